@@ -1,0 +1,33 @@
+"""Which plug-ins a package holds: its file names are their registration."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+
+def names(package: str) -> list[str]:
+    """Names of a package's public modules, with dashes, sorted; nothing but `package` itself is imported.
+
+    Examples
+    --------
+    >>> "eigen-cam" in names("onnx_inspect.cam")
+    True
+    """
+    roots = importlib.import_module(package).__path__
+    found = {path.stem for root in roots for path in Path(root).glob("*.py") if not path.stem.startswith("_")}
+    return sorted(stem.replace("_", "-") for stem in found)
+
+
+def load(package: str, name: str) -> ModuleType:
+    """Import the module `name` (dashes allowed) of `package`.
+
+    Raises
+    ------
+    KeyError
+        No such module; the argument is the name asked for.
+    """
+    if name not in names(package):
+        raise KeyError(name)
+    return importlib.import_module(f"{package}.{name.replace('-', '_')}")

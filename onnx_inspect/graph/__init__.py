@@ -1,0 +1,1 @@
+"""What a model is: reading, naming, shapes and surgery. Never runs anything."""

@@ -1,0 +1,348 @@
+"""What a model is: its tensors, its layers, and how people name them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+
+import onnx
+from onnx.helper import tensor_dtype_to_np_dtype
+
+from onnx_inspect.errors import LayerError, ModelError
+from onnx_inspect.graph.inline import SCOPE_KEY
+from onnx_inspect.graph.shapes import infer
+
+Dim = int | str | None
+METADATA_PREFIX = "onnx_inspect."  # keys that exporters stamp: onnx_inspect.preprocess, .labels, .modules
+TORCH_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A named value of the graph.
+
+    `dtype` is numpy's name (``float32``, ``uint8``, ``bfloat16``), or ``string``, ``sequence``, ``map``, or ``""`` where
+    nobody says. `shape` holds an int, a symbol or None per axis; it is None where the rank is unknown.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[Dim, ...] | None
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it holds real numbers that aren't quantised."""
+        return self.dtype.startswith(("float", "bfloat"))
+
+    def describe(self) -> str:
+        """Text like ``float32 [N, 3, 224, 224]``; a ``?`` stands for what is unknown."""
+        if self.shape is None:
+            return f"{self.dtype or '?'} [...]"
+        return f"{self.dtype or '?'} [{', '.join('?' if d is None else str(d) for d in self.shape)}]"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node seen through one of its outputs: what people point at with ``--layer``.
+
+    `index` counts the model's layers in topological order. `scope` is the source module's path where the exporter
+    recorded it (``layer4.1.conv2``), else "".
+    """
+
+    name: str
+    op_type: str
+    output: TensorSpec
+    index: int
+    scope: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """An ONNX model, checked when it was read and never changed afterwards: surgery returns new ones.
+
+    Attributes
+    ----------
+    proto : onnx.ModelProto
+        Local functions inlined, nodes named and sorted. External data stays in its files.
+    source : str
+        Where it came from.
+    digest : str
+        SHA-256 of the file's bytes.
+    inputs, outputs : tuple of TensorSpec
+        Inputs exclude initialisers, whatever the IR version lists.
+    layers : tuple of Layer
+        One for each node that computes something, in topological order; Constant nodes are weights, not layers.
+    folder : Path or None
+        Where external data lies.
+    """
+
+    proto: onnx.ModelProto
+    source: str
+    digest: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    layers: tuple[Layer, ...]
+    tensors: Mapping[str, TensorSpec]
+    folder: Path | None = None
+
+    @cached_property
+    def constants(self) -> dict[str, onnx.TensorProto]:
+        """Initialisers and Constant nodes' tensors by name; their data may be external."""
+        found = {t.name: t for t in self.proto.graph.initializer}
+        for node in self.proto.graph.node:
+            if node.op_type == "Constant" and (tensor := constant_tensor(node)) is not None:
+                found[node.output[0]] = tensor
+        return found
+
+    @cached_property
+    def producers(self) -> dict[str, onnx.NodeProto]:
+        """The node that makes each tensor."""
+        return {name: node for node in self.proto.graph.node for name in node.output if name}
+
+    @cached_property
+    def consumers(self) -> dict[str, list[onnx.NodeProto]]:
+        """The nodes that read each tensor, also from inside their subgraphs."""
+        readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.proto.graph.node:
+            for name in node_inputs(node):
+                readers.setdefault(name, []).append(node)
+        return readers
+
+    @cached_property
+    def opsets(self) -> dict[str, int]:
+        """Operator set versions by domain; the standard one is under ``ai.onnx``."""
+        return {o.domain or "ai.onnx": o.version for o in self.proto.opset_import}
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        """The model's own key-value notes."""
+        return {p.key: p.value for p in self.proto.metadata_props}
+
+    @cached_property
+    def _by_name(self) -> dict[str, Layer]:
+        return {layer.name: layer for layer in self.layers}
+
+    @cached_property
+    def _by_tensor(self) -> dict[str, Layer]:
+        table = {layer.output.name: layer for layer in self.layers}
+        by_node = {node.name: node for node in self.proto.graph.node}
+        for layer in self.layers:
+            for extra in by_node[layer.name].output[1:]:
+                if extra:
+                    table[extra] = Layer(extra, layer.op_type, self.tensor(extra), layer.index, layer.scope)
+        return table
+
+    def tensor(self, name: str) -> TensorSpec:
+        """Return what is known of a tensor; a name that nothing describes gives an empty dtype and shape."""
+        return self.tensors.get(name, TensorSpec(name, "", None))
+
+    def layer(self, text: str) -> Layer:
+        """Find one layer the ways people name it.
+
+        Tried in this order: node name, tensor name, module path (``layer4.1.conv2``), glob, ``Conv:-1`` (the last
+        Conv), index (``12`` or ``-1``).
+
+        Raises
+        ------
+        LayerError
+            Nothing matches (the nearest names are given), or more than one layer does.
+        """
+        found = self.find(text)
+        if len(found) > 1:
+            names = ", ".join(layer.name for layer in found[:4])
+            raise LayerError(f"layer {text!r} matches {len(found)} layers of {self.source} ({names}, ...): name one")
+        return found[0]
+
+    def find(self, text: str) -> tuple[Layer, ...]:
+        """All layers that `text` names, at least one; globs may match many.
+
+        Raises
+        ------
+        LayerError
+            Nothing matches; the message gives the nearest names.
+        """
+        if exact := self._by_name.get(text) or self._by_tensor.get(text):
+            return (exact,)
+        if scoped := self._scoped(text):
+            return (scoped,)
+        if any(c in text for c in "*?["):
+            table = {layer.index: layer for layer in self.layers if self._matches(layer, text)}
+            if table:
+                return tuple(table.values())
+        if picked := self._numbered(text):
+            return (picked,)
+        raise self._miss(text)
+
+    def _scoped(self, path: str) -> Layer | None:
+        """Return the last layer of a module, which is the module's result."""
+        modules: dict[str, str] = json.loads(self.metadata.get(METADATA_PREFIX + "modules", "{}"))
+        if path in modules and modules[path] in self._by_tensor:
+            return self._by_tensor[modules[path]]
+        inside = [la for la in self.layers if la.scope == path or la.scope.startswith(path + ".")]
+        return inside[-1] if inside and path else None
+
+    @staticmethod
+    def _matches(layer: Layer, pattern: str) -> bool:
+        return any(fnmatchcase(name, pattern) for name in (layer.name, layer.output.name, layer.scope) if name)
+
+    def _numbered(self, text: str) -> Layer | None:
+        if re.fullmatch(r"-?\d+", text):
+            index, pool = int(text), list(self.layers)
+        elif match := re.fullmatch(r"(\w+):(-?\d+)", text):
+            index, pool = int(match[2]), [la for la in self.layers if la.op_type.lower() == match[1].lower()]
+        else:
+            return None
+        return pool[index] if -len(pool) <= index < len(pool) else None
+
+    def _miss(self, text: str) -> LayerError:
+        names = {n: None for la in self.layers for n in (la.name, la.output.name, la.scope) if n}
+        near = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
+        near = near or [n for n in names if text.lower() in n.lower()][:3] or list(names)[-3:]
+        closest = ", ".join(repr(n) for n in near)
+        return LayerError(
+            f"layer {text!r} is not in {self.source} ({len(self.layers)} layers); closest: {closest}."
+            f" List them: onnx-inspect summary {self.source}"
+        )
+
+
+def constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """Return the dense tensor of a Constant node, or None for sparse and string-list ones."""
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return attribute.t
+        if attribute.name in ("value_float", "value_floats"):
+            values = list(attribute.floats) if attribute.name == "value_floats" else [attribute.f]
+            dims = [len(values)] if attribute.name == "value_floats" else []
+            return onnx.helper.make_tensor(node.output[0], onnx.TensorProto.FLOAT, dims, values)
+        if attribute.name in ("value_int", "value_ints"):
+            ints = list(attribute.ints) if attribute.name == "value_ints" else [attribute.i]
+            dims = [len(ints)] if attribute.name == "value_ints" else []
+            return onnx.helper.make_tensor(node.output[0], onnx.TensorProto.INT64, dims, ints)
+    return None
+
+
+def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """Return the bodies of a control-flow node; empty for the rest."""
+    return [g for a in node.attribute for g in ([a.g] if a.HasField("g") else list(a.graphs))]
+
+
+def node_inputs(node: onnx.NodeProto) -> list[str]:
+    """Names a node reads, its subgraphs' captured outer values included, without repeats or blanks."""
+    names = dict.fromkeys(n for n in node.input if n)
+    for graph in subgraphs(node):
+        names |= dict.fromkeys(_captured(graph))
+    return list(names)
+
+
+def _captured(graph: onnx.GraphProto) -> list[str]:
+    known = {v.name for v in graph.input} | {t.name for t in graph.initializer}
+    needed: dict[str, None] = {}
+    for node in graph.node:
+        needed |= dict.fromkeys(n for n in node_inputs(node) if n not in known)
+        known.update(node.output)
+    needed |= dict.fromkeys(v.name for v in graph.output if v.name not in known)
+    return list(needed)
+
+
+def build(proto: onnx.ModelProto, *, source: str, digest: str, folder: Path | None) -> Model:
+    """Make a Model of a proto that the caller gives away: sort and name its nodes, infer what it doesn't say.
+
+    Raises
+    ------
+    ModelError
+        A tensor is read that nothing makes, made twice, or shapes contradict each other.
+    """
+    graph = proto.graph
+    weights = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
+    nodes = _sorted(graph, weights, source)
+    _name(nodes)
+    if [id(n) for n in nodes] != [id(n) for n in graph.node]:
+        copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
+        del graph.node[:]
+        graph.node.extend(copies)
+    tensors = {name: spec(info) for name, info in infer(proto, source).items()}
+    inputs = tuple(tensors.get(v.name) or spec(v) for v in graph.input if v.name not in weights)
+    outputs = tuple(tensors.get(v.name) or spec(v) for v in graph.output)
+    layers = tuple(
+        Layer(node.name, node.op_type, tensors.get(name) or TensorSpec(name, "", None), index, _scope(node))
+        for index, (node, name) in enumerate(
+            (n, next(o for o in n.output if o)) for n in graph.node if n.op_type != "Constant" and any(n.output)
+        )
+    )
+    return Model(proto, source, digest, inputs, outputs, layers, tensors, folder)
+
+
+def spec(info: onnx.ValueInfoProto) -> TensorSpec:
+    """Read a ValueInfoProto."""
+    kind = info.type.WhichOneof("value")
+    if kind != "tensor_type":
+        return TensorSpec(info.name, (kind or "").removesuffix("_type"), None)
+    tensor = info.type.tensor_type
+    dtype = "string" if tensor.elem_type == onnx.TensorProto.STRING else ""
+    if tensor.elem_type and not dtype:
+        dtype = str(tensor_dtype_to_np_dtype(tensor.elem_type))
+    if not tensor.HasField("shape"):
+        return TensorSpec(info.name, dtype, None)
+    shape = tuple(d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in tensor.shape.dim)
+    return TensorSpec(info.name, dtype, shape)
+
+
+def _sorted(graph: onnx.GraphProto, weights: set[str], source: str) -> list[onnx.NodeProto]:
+    """Nodes in topological order; the order given is kept where it already is one."""
+    makers: dict[str, onnx.NodeProto] = {}
+    for node in graph.node:
+        for name in node.output:
+            if name and name in makers:
+                raise ModelError(f"{source} makes the tensor {name!r} twice: it is not a valid graph")
+            makers[name] = node
+    ready = weights | {v.name for v in graph.input} | {""}
+    order: list[onnx.NodeProto] = []
+    waiting = list(graph.node)
+    while waiting:
+        later = []
+        for node in waiting:
+            if all(name in ready for name in node_inputs(node)):
+                order.append(node)
+                ready.update(node.output)
+            else:
+                later.append(node)
+        if len(later) == len(waiting):
+            node = later[0]
+            missing = next((n for n in node_inputs(node) if n not in ready and n not in makers), None)
+            problem = f"reads {missing!r}, which nothing makes" if missing else "lies on a cycle"
+            raise ModelError(f"{source}: node {node.name or node.op_type!r} {problem}: it is not a valid graph")
+        waiting = later
+    unmade = next((v.name for v in graph.output if v.name not in ready), None)
+    if unmade:
+        raise ModelError(f"{source}: output {unmade!r} is made by nothing: it is not a valid graph")
+    return order
+
+
+def _name(nodes: list[onnx.NodeProto]) -> None:
+    """Give every node a name of its own: unnamed ones become ``Conv_0``, counted over the whole graph."""
+    taken = {n.name for n in nodes if n.name}
+    seen: set[str] = set()
+    for index, node in enumerate(nodes):
+        name = node.name
+        if not name or name in seen:
+            base = name or f"{node.op_type}_{index}"
+            name = base if not node.name and base not in taken else f"{base}__{index}"
+            node.name = name
+        seen.add(name)
+
+
+def _scope(node: onnx.NodeProto) -> str:
+    """Module path that the exporter recorded: torch's dynamo metadata, or a call path we inlined."""
+    notes = {p.key: p.value for p in node.metadata_props}
+    if SCOPE_KEY in notes:
+        return notes[SCOPE_KEY].replace("/", ".")
+    if TORCH_SCOPES in notes:
+        parts = re.findall(r"'([^']*)'", notes[TORCH_SCOPES])
+        return parts[-2] if len(parts) > 1 else ""
+    return ""
