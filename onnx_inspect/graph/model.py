@@ -80,6 +80,8 @@ class Model:
         One for each node that computes something, in topological order; Constant nodes are weights, not layers.
     folder : Path or None
         Where external data lies.
+    shared : frozenset of str
+        Inputs that hold one value for all samples.
     """
 
     proto: onnx.ModelProto
@@ -90,6 +92,7 @@ class Model:
     layers: tuple[Layer, ...]
     tensors: Mapping[str, TensorSpec]
     folder: Path | None = None
+    shared: frozenset[str] = frozenset()
 
     @cached_property
     def constants(self) -> dict[str, onnx.TensorProto]:

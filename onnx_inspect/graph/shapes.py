@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx
 
 from onnx_inspect.errors import ModelError
@@ -24,9 +26,34 @@ def infer(proto: onnx.ModelProto, source: str) -> dict[str, onnx.ValueInfoProto]
         message = " ".join(str(error).split())
         if "Incompatible" in message or "incompatible" in message or "ismatch" in message:
             raise ModelError(f"{source}: its shapes contradict each other: {message}") from error
-        inferred = onnx.shape_inference.infer_shapes(light)
+        inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
     graph = inferred.graph
     return {v.name: v for v in [*graph.value_info, *graph.input, *graph.output]}
+
+
+def bind(proto: onnx.ModelProto, source: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Shape by tensor name for inputs of given shapes; what still can't be told is left out.
+
+    Raises
+    ------
+    ModelError
+        Shapes contradict each other.
+    """
+    light = _without_weights(proto)
+    del light.graph.value_info[:]
+    for info in light.graph.input:
+        if info.name in shapes and info.type.HasField("tensor_type"):
+            element = info.type.tensor_type.elem_type
+            info.CopyFrom(onnx.helper.make_tensor_value_info(info.name, element, list(shapes[info.name])))
+    for output in light.graph.output:
+        if output.type.HasField("tensor_type"):
+            output.type.tensor_type.ClearField("shape")
+    found = {}
+    for name, info in infer(light, source).items():
+        dims = info.type.tensor_type.shape.dim if info.type.tensor_type.HasField("shape") else None
+        if dims is not None and all(d.HasField("dim_value") for d in dims):
+            found[name] = tuple(d.dim_value for d in dims)
+    return found
 
 
 def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:

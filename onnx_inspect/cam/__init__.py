@@ -1,0 +1,1 @@
+"""One class activation method per file; a file's name is its registration."""

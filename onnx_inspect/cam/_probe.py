@@ -1,0 +1,174 @@
+"""What a CAM method sees of a model, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_inspect.errors import MethodError
+from onnx_inspect.ops import softmax
+
+Index = NDArray[np.intp]
+Maps = NDArray[np.float32]
+Rows = Callable[[Index], Maps]  # positions into a list of variants -> those variants, made when they are run
+EXACT = 1e-5  # of the scores' range: a linear tail in float32
+Score = Callable[[Rows, Index], NDArray[np.float64]]  # (variants, the input each stems from) -> (B, classes)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A batch of inputs, a layer's activations, and the means to ask the model for scores.
+
+    Attributes
+    ----------
+    inputs : ndarray, (N, C, H, W), float32
+        Preprocessed, presented channels first whatever the model's own layout.
+    activations : ndarray, (N, K, h, w), float32
+        The layer's output; tokens on their grid, a signal as one row.
+    classes : ndarray, (N,), int
+        Index of the explained class for each input.
+    base : ndarray, (N, classes), float64
+        Scores of the inputs as they are.
+    score_inputs, score_activations : callable
+        Run variants of the inputs through the whole model, or variants of the activations through its tail. They get
+        a function that makes the variants of given positions, and the input that each stems from.
+    logits : bool
+        Whether scores are logits: only then does a softmax make probabilities of them.
+    weights : callable
+        Weights of a linear tail for each input's class, (N, K); raises MethodError where the tail isn't linear. Takes
+        the error to allow, as a share of the scores' range.
+    rng : numpy.random.Generator
+        For methods that sample.
+    """
+
+    inputs: Maps
+    activations: Maps
+    classes: Index
+    base: NDArray[np.float64]
+    score_inputs: Score
+    score_activations: Score
+    logits: bool
+    weights: Callable[[float], Maps]
+    rng: np.random.Generator
+
+    def of_class(self, scores: NDArray[np.float64], of: Index, *, probability: bool = False) -> NDArray[np.float64]:
+        """Each row's score for its input's class, (B,); as a probability when asked and when scores are logits."""
+        values = softmax(scores) if probability and self.logits else scores
+        return np.asarray(values[np.arange(len(of)), self.classes[of]])
+
+    def scores(self, rows: Rows, of: Index, *, probability: bool = False) -> NDArray[np.float64]:
+        """Target scores of input variants, (B,): one full pass each."""
+        return self.of_class(self.score_inputs(rows, of), of, probability=probability)
+
+    def tail_scores(self, rows: Rows, of: Index, *, probability: bool = False) -> NDArray[np.float64]:
+        """Target scores of activation variants, (B,): one tail pass each."""
+        return self.of_class(self.score_activations(rows, of), of, probability=probability)
+
+    def linear_weights(self) -> Maps | None:
+        """Weights of a tail that is linear to float32's precision, (N, K); None for any other tail."""
+        try:
+            return self.weights(EXACT)
+        except MethodError:
+            return None
+
+    def base_scores(self, *, probability: bool = False) -> NDArray[np.float64]:
+        """Target scores of the inputs as they are, (N,)."""
+        return self.of_class(self.base, np.arange(len(self.classes)), probability=probability)
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Saliency maps of one method at one layer.
+
+    Attributes
+    ----------
+    values : ndarray, (N, h, w), float32
+        Raw and signed, at the layer's own resolution: larger speaks for the target.
+    method, layer : str
+    params : mapping
+    targets : tuple of str
+        What was explained for each input.
+    classes : ndarray, (N,), int
+        Class index for each input; -1 where the method looks at no class.
+    scores : ndarray, (N,), float64
+        The target's probability where it can be had, else its raw score.
+    passes, tail_passes : int
+        Runs of the whole model and of its tail, per batch.
+    seconds : float
+    provider : str
+    class_aware : bool
+        Whether the map depends on the target at all.
+    notes : tuple of str
+        Choices made for the user.
+    """
+
+    values: Maps
+    method: str
+    layer: str
+    params: Mapping[str, Any]
+    targets: tuple[str, ...]
+    classes: Index
+    scores: NDArray[np.float64]
+    passes: int
+    tail_passes: int
+    seconds: float
+    provider: str
+    class_aware: bool
+    sources: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def flat(self) -> tuple[bool, ...]:
+        """Whether each map says the same everywhere (or isn't finite): no evidence, nothing to draw."""
+        return tuple(is_flat(m) for m in self.values)
+
+    def peak(self, index: int) -> tuple[float, float]:
+        """Centre of a map's strongest cell as (x, y) in [0, 1] of the model's input plane."""
+        values = np.where(np.isfinite(self.values[index]), self.values[index], -np.inf)
+        row, column = np.unravel_index(int(np.argmax(values)), values.shape)
+        return (float(column) + 0.5) / values.shape[1], (float(row) + 0.5) / values.shape[0]
+
+
+def is_flat(values: Maps) -> bool:
+    """Whether a map is constant up to rounding, or not finite."""
+    if not np.isfinite(values).all():
+        return True
+    span = float(values.max() - values.min())
+    return span <= 1e-6 * float(np.abs(values).max()) or span == 0.0
+
+
+def parse_params(kind: type[Any], given: Mapping[str, str], method: str) -> Any:
+    """Make a method's `Params` from ``key=value`` texts.
+
+    Raises
+    ------
+    MethodError
+        An unknown key or a value of the wrong type; the message lists the fields.
+    """
+    defaults = kind()
+    known = {name: getattr(defaults, name) for name in kind.__dataclass_fields__}
+    values: dict[str, Any] = {}
+    for key, text in given.items():
+        if key not in known:
+            fields = ", ".join(f"{n}={v}" for n, v in known.items()) or "none"
+            raise MethodError(f"{method} has no parameter {key!r}; its parameters and defaults: {fields}")
+        values[key] = _value(key, text, known[key], method)
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise MethodError(f"{method}: {error}") from error
+
+
+def _value(key: str, text: str, default: Any, method: str) -> Any:
+    if isinstance(default, bool):
+        if text.lower() in ("true", "yes", "1", "false", "no", "0"):
+            return text.lower() in ("true", "yes", "1")
+        raise MethodError(f"{method}: {key} is true or false, got {text!r}")
+    try:
+        return type(default)(text)
+    except ValueError:
+        raise MethodError(f"{method}: {key} is of type {type(default).__name__}, got {text!r}") from None

@@ -1,0 +1,52 @@
+"""Ablation-CAM: channels weighted by what the score loses without them (Desai and Ramaswamy, WACV 2020).
+
+``w_k = (y - y_k) / |y|`` with y the target's score and y_k the score when channel k is set to 0 (``fill=mean``: to its
+mean); ``L = sum_k w_k A_k`` (the paper's ReLU is left to the drawing). The sign survives a negative score.
+Cost: one pass and K passes of the tail only; none of these where the tail is pooling and a linear layer, because
+``y - y_k`` is then the channel's mean times its weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_inspect.cam._probe import Index, Maps, Probe
+
+CLASS_AWARE = True
+
+
+@dataclass(frozen=True)
+class Params:
+    """What replaces an ablated channel: ``zero`` or its own ``mean``."""
+
+    fill: str = "zero"
+
+    def __post_init__(self) -> None:
+        """Check the choice."""
+        if self.fill not in ("zero", "mean"):
+            raise ValueError(f"fill is 'zero' or 'mean', got {self.fill!r}")
+
+
+def attribute(probe: Probe, params: Params) -> Maps:
+    """Compute the maps, (N, h, w), signed."""
+    activations = probe.activations
+    count, channels = activations.shape[:2]
+    of = np.repeat(np.arange(count), channels)
+    fills = activations.mean(axis=(2, 3)) if params.fill == "mean" else np.zeros((count, channels), np.float32)
+
+    def rows(positions: Index) -> Maps:
+        inputs, ablated = of[positions], positions % channels
+        variants = activations[inputs]
+        variants[np.arange(len(positions)), ablated] = fills[inputs, ablated][:, None, None]
+        return variants
+
+    base = probe.base_scores()
+    linear = probe.linear_weights()
+    if linear is not None:
+        losses = linear * (activations.mean(axis=(2, 3), dtype=np.float64) - fills)
+    else:
+        losses = base[:, None] - probe.tail_scores(rows, of).reshape(count, channels)
+    weights = losses / np.maximum(np.abs(base), np.finfo(np.float64).tiny)[:, None]
+    return np.einsum("nk,nkhw->nhw", weights, activations, optimize=True).astype(np.float32)

@@ -1,0 +1,200 @@
+"""How a model is opened (intermediates as outputs) and cut in two; the model given is never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+
+from onnx_inspect.errors import LayerError
+from onnx_inspect.graph.model import Layer, Model, TensorSpec, node_inputs
+
+SHAPE_READERS = ("Shape", "Size")  # their results depend on a tensor's shape, not on its values
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A model split at one tensor.
+
+    Attributes
+    ----------
+    tensor : str
+        Where the cut runs: the head's first output, the tail's first input.
+    crossing : tuple of str
+        Other tensors that the tail needs (skip connections, masks): further outputs of the head and inputs of the tail.
+    head, tail : Model
+        ``tail(head(x)) == model(x)`` for the outputs that depend on `tensor`.
+    """
+
+    tensor: str
+    crossing: tuple[str, ...]
+    head: Model
+    tail: Model
+
+
+def expose(model: Model, layers: Iterable[Layer | str]) -> Model:
+    """Return a model that also outputs the given layers (or tensors), after its own outputs.
+
+    Types and shapes are declared where they are known and left to the runtime elsewhere. Repeats and tensors that are
+    outputs already are added once.
+
+    Raises
+    ------
+    LayerError
+        A tensor is not made by the model's main graph.
+    """
+    names = [item.output.name if isinstance(item, Layer) else item for item in layers]
+    present = {o.name for o in model.outputs}
+    wanted = [n for n in dict.fromkeys(names) if n not in present]
+    for name in wanted:
+        if name not in model.producers:
+            raise LayerError(f"tensor {name!r} is not computed by {model.source}: it can't be exposed")
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    specs = tuple(model.tensor(name) for name in wanted)
+    proto.graph.output.extend(value_info(s) for s in specs)
+    return replace(model, proto=proto, outputs=model.outputs + specs)
+
+
+def cut(model: Model, layer: Layer | str, *, outputs: Sequence[str] | None = None) -> Cut:
+    """Split a model at a layer's output; `outputs` are the tensors that the tail shall make (default: the model's own).
+
+    Nodes that only compute shapes are repeated in the tail rather than carried across, so that the tail's batch may
+    differ from the head's.
+
+    Raises
+    ------
+    LayerError
+        No wanted output depends on the layer, or the layer is not in the main graph.
+    """
+    tensor = layer.output.name if isinstance(layer, Layer) else layer
+    if tensor not in model.producers and tensor not in {i.name for i in model.inputs}:
+        raise LayerError(f"tensor {tensor!r} is not computed by {model.source}: it can't be cut there")
+    below = descendants(model, tensor)
+    wanted = [name for name in (outputs or [o.name for o in model.outputs]) if name in below and name != tensor]
+    if not wanted:
+        raise LayerError(f"no output of {model.source} depends on {tensor!r}: choose an earlier layer")
+    needed = ancestors(model, wanted, stop={tensor})
+    keep = _with_shapes(model, below & needed, tensor)
+    crossing = tuple(name for name in _sources(model, keep) if name != tensor)
+    free = [o.name for o in model.outputs if o.name not in below]
+    head = extract(model, [i.name for i in model.inputs], dict.fromkeys([tensor, *crossing, *free]))
+    tail = extract(model, [tensor, *crossing], wanted, only=keep)
+    tail = replace(tail, shared=frozenset({tensor, *crossing}) - data_dependent(model) | model.shared)
+    return Cut(tensor, crossing, head, tail)
+
+
+def descendants(model: Model, tensor: str) -> set[str]:
+    """Return the tensors computed from `tensor`, itself included."""
+    found = {tensor}
+    for node in model.proto.graph.node:
+        if any(name in found for name in node_inputs(node)):
+            found.update(n for n in node.output if n)
+    return found
+
+
+def ancestors(model: Model, tensors: Iterable[str], *, stop: set[str] | frozenset[str] = frozenset()) -> set[str]:
+    """Return the tensors needed to compute `tensors`, themselves included, without looking past those in `stop`."""
+    found: set[str] = set()
+    waiting = list(tensors)
+    while waiting:
+        name = waiting.pop()
+        if name in found or not name:
+            continue
+        found.add(name)
+        node = model.producers.get(name)
+        if node is not None and name not in stop:
+            waiting.extend(node_inputs(node))
+    return found
+
+
+def extract(model: Model, inputs: Sequence[str], outputs: Iterable[str], *, only: set[str] | None = None) -> Model:
+    """Return the part of a model between tensors; `only` limits the nodes to those that make one of its names."""
+    wanted = list(outputs)
+    needed = ancestors(model, wanted, stop=set(inputs))
+    nodes = [
+        node
+        for node in model.proto.graph.node
+        if any(n in needed and n not in inputs and (only is None or n in only) for n in node.output if n)
+        or (node.op_type == "Constant" and node.output[0] in needed)
+    ]
+    read = {name for node in nodes for name in node_inputs(node)} | set(wanted)
+    proto = onnx.ModelProto(ir_version=max(model.proto.ir_version, 4))  # from 4 on initialisers need not be inputs
+    proto.opset_import.extend(model.proto.opset_import)
+    proto.metadata_props.extend(model.proto.metadata_props)
+    proto.producer_name, proto.producer_version = model.proto.producer_name, model.proto.producer_version
+    graph = proto.graph
+    graph.name = model.proto.graph.name or "graph"
+    graph.node.extend(nodes)
+    graph.initializer.extend(t for t in model.proto.graph.initializer if t.name in read)
+    graph.sparse_initializer.extend(t for t in model.proto.graph.sparse_initializer if t.values.name in read)
+    own = {i.name for i in model.inputs}
+    ins = tuple(model.tensor(n) for n in inputs if n in read or n not in own)
+    outs = tuple(model.tensor(n) for n in wanted)
+    graph.input.extend(value_info(s, needs_type=True) for s in ins)
+    graph.output.extend(value_info(s) for s in outs)
+    made = {name for node in nodes for name in node.output}
+    layers = tuple(layer for layer in model.layers if layer.output.name in made)
+    return replace(model, proto=proto, inputs=ins, outputs=outs, layers=layers)
+
+
+def value_info(spec: TensorSpec, *, needs_type: bool = False) -> onnx.ValueInfoProto:
+    """Declare a tensor with what is known of it; an input whose type nobody says is taken for float32.
+
+    Only the rank and the fixed dimensions are declared for inputs whose symbols would clash.
+    """
+    if not spec.dtype and not needs_type:
+        return onnx.ValueInfoProto(name=spec.name)
+    if spec.dtype in ("sequence", "map", "optional"):
+        return onnx.ValueInfoProto(name=spec.name)
+    element = elem_type(spec.dtype or "float32")
+    if spec.shape is None:
+        return onnx.helper.make_tensor_value_info(spec.name, element, None)
+    return onnx.helper.make_tensor_value_info(spec.name, element, list(spec.shape))
+
+
+def elem_type(dtype: str) -> int:
+    """ONNX's number for a type's numpy name."""
+    if dtype == "string":
+        return int(onnx.TensorProto.STRING)
+    if dtype in ("bfloat16",) or dtype.startswith(("float8", "int4", "uint4", "int2", "uint2", "float4")):
+        import ml_dtypes
+
+        return int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(getattr(ml_dtypes, dtype))))
+    return int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+
+def data_dependent(model: Model) -> set[str]:
+    """Return the tensors whose values depend on an input's values, not on its shape alone."""
+    found = {i.name for i in model.inputs}
+    for node in model.proto.graph.node:
+        if node.op_type not in SHAPE_READERS and any(name in found for name in node_inputs(node)):
+            found.update(n for n in node.output if n)
+    return found
+
+
+def _with_shapes(model: Model, keep: set[str], tensor: str) -> set[str]:
+    """Add what only computes shapes and constants to the tail's tensors, so that it isn't carried across."""
+    dependent = data_dependent(model)
+    keep = keep - {tensor}
+    waiting = list(_sources(model, keep))
+    while waiting:
+        name = waiting.pop()
+        if name == tensor or name in dependent or name in keep or name not in model.producers:
+            continue
+        keep = keep | {name}
+        waiting.extend(n for n in node_inputs(model.producers[name]) if n not in model.constants)
+    return keep
+
+
+def _sources(model: Model, keep: set[str]) -> list[str]:
+    """Return the tensors that the nodes making `keep` read from outside, constants aside, in the order of the graph."""
+    made: set[str] = set()
+    read: dict[str, None] = {}
+    for node in model.proto.graph.node:
+        if any(name in keep for name in node.output if name):
+            made.update(node.output)
+            read |= dict.fromkeys(node_inputs(node))
+    return [name for name in read if name not in made and name not in model.constants]

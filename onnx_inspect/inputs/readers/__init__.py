@@ -1,0 +1,1 @@
+"""One file per kind of input file; its name is its registration."""

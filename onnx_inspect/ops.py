@@ -1,0 +1,65 @@
+"""Which numpy operations several methods share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def resize(maps: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Enlarge or shrink maps bilinearly with half-pixel centres (edges repeat, no antialiasing).
+
+    Parameters
+    ----------
+    maps : ndarray, (..., h, w), float32
+    size : (int, int)
+        Height and width wanted.
+
+    Returns
+    -------
+    ndarray, (..., *size), float32
+        Within the range of `maps`; linear in them.
+    """
+    rows, columns = (_weights(n, m) for n, m in zip(maps.shape[-2:], size, strict=True))
+    return np.asarray(rows @ maps @ columns.T, dtype=np.float32)
+
+
+def _weights(before: int, after: int) -> NDArray[np.float32]:
+    """Matrix (after, before) of linear interpolation."""
+    centres = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0, before - 1)
+    low = np.floor(centres).astype(np.intp)
+    high = np.minimum(low + 1, before - 1)
+    share = (centres - low).astype(np.float32)
+    matrix = np.zeros((after, before), np.float32)
+    np.add.at(matrix, (np.arange(after), low), 1 - share)
+    np.add.at(matrix, (np.arange(after), high), share)
+    return matrix
+
+
+def normalise(maps: NDArray[Any], epsilon: float = 1e-8) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Scale each map to [0, 1]: ``(x - min) / (max - min + epsilon)``.
+
+    Parameters
+    ----------
+    maps : ndarray, (..., h, w)
+
+    Returns
+    -------
+    scaled : ndarray, (..., h, w), float32
+        A constant map becomes 0.
+    constant : ndarray, (...), bool
+        Which maps are constant.
+    """
+    low = maps.min(axis=(-2, -1), keepdims=True)
+    span = maps.max(axis=(-2, -1), keepdims=True) - low
+    scaled = np.asarray((maps - low) / (span + epsilon), dtype=np.float32)
+    return scaled, np.asarray(span[..., 0, 0] == 0)
+
+
+def softmax(logits: NDArray[Any], axis: int = -1) -> NDArray[np.float64]:
+    """Exponentials that sum to 1 along an axis, in float64; large logits don't overflow."""
+    shifted = np.asarray(logits, np.float64) - np.max(logits, axis=axis, keepdims=True)
+    exponentials = np.exp(shifted)
+    return np.asarray(exponentials / exponentials.sum(axis=axis, keepdims=True))
