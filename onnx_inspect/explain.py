@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from onnx_inspect import discover
 from onnx_inspect.cam._probe import Attribution, Index, Maps, Probe, Rows, parse_params
 from onnx_inspect.engine import Engine, measure
-from onnx_inspect.errors import LayerError, MethodError, TargetError
+from onnx_inspect.errors import InspectError, LayerError, MethodError, TargetError
 from onnx_inspect.graph import classifier as classifiers
 from onnx_inspect.graph.linear import linear_head
 from onnx_inspect.graph.model import Layer, Model
 from onnx_inspect.graph.shapes import bind
 from onnx_inspect.graph.spatial import Spatial, candidates, spatial
-from onnx_inspect.graph.surgery import Cut, cut, expose, extract
+from onnx_inspect.graph.surgery import Cut, cut, extract
 from onnx_inspect.inputs.batch import Batch
 from onnx_inspect.targets import Target, are_probabilities, label, matrix, probabilities
 
@@ -205,7 +205,7 @@ def scene(
         ranked = candidates(model, shapes)
         if not ranked:
             raise LayerError(
-                f"{model.source} has no layer with maps over its input (no convolution, no patch tokens): a CAM can't apply"
+                f"{model.source} has no layer with maps over its input (no convolution, no patches): a CAM can't apply"
             )
         chosen, form, why = ranked[0].layer, ranked[0].spatial, ranked[0].why
     else:
@@ -344,9 +344,4 @@ def _target_scores(view: Scene) -> tuple[Index, NDArray[np.float64]]:
     return view.classes, values[np.arange(count), view.classes]
 
 
-def attributions(view: Scene, methods: Sequence[str]) -> list[Attribution]:
-    """Run several methods with their default parameters."""
-    return [attribute(view, method) for method in methods]
-
-
-__all__ = ["Scene", "attribute", "attributions", "concrete_shapes", "expose", "scene"]
+__all__ = ["InspectError", "Scene", "attribute", "concrete_shapes", "scene"]

@@ -1,7 +1,8 @@
 """Ablation-CAM: channels weighted by what the score loses without them (Desai and Ramaswamy, WACV 2020).
 
 ``w_k = (y - y_k) / |y|`` with y the target's score and y_k the score when channel k is set to 0 (``fill=mean``: to its
-mean); ``L = sum_k w_k A_k`` (the paper's ReLU is left to the drawing). The sign survives a negative score.
+mean); ``L = sum_k w_k A_k`` (the paper's ReLU is left to the drawing). The sign survives a negative score; a score of 0
+is not divided by.
 Cost: one pass and K passes of the tail only; none of these where the tail is pooling and a linear layer, because
 ``y - y_k`` is then the channel's mean times its weight.
 """
@@ -48,5 +49,5 @@ def attribute(probe: Probe, params: Params) -> Maps:
         losses = linear * (activations.mean(axis=(2, 3), dtype=np.float64) - fills)
     else:
         losses = base[:, None] - probe.tail_scores(rows, of).reshape(count, channels)
-    weights = losses / np.maximum(np.abs(base), np.finfo(np.float64).tiny)[:, None]
+    weights = losses / np.where(base == 0, 1.0, np.abs(base))[:, None]
     return np.einsum("nk,nkhw->nhw", weights, activations, optimize=True).astype(np.float32)

@@ -1,0 +1,189 @@
+"""Does the map find the object? Hit rates of each method's strongest cell, with 95 % intervals and baselines.
+
+    python benchmarks/pointing_game.py                 drawn shapes: single shapes, and pairs explained one at a time
+    python benchmarks/pointing_game.py --real DIR      also the grids of four and corner pictures of DIR/index.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from fixtures import shapes  # noqa: E402
+
+from onnx_inspect import explain  # noqa: E402
+from onnx_inspect.graph.model import Model  # noqa: E402
+from onnx_inspect.graph.read import read as read_model  # noqa: E402
+from onnx_inspect.inputs.preprocess import Preprocess  # noqa: E402
+from onnx_inspect.inputs.read import read as read_inputs  # noqa: E402
+from onnx_inspect.targets import Target  # noqa: E402
+
+METHODS: list[tuple[str, dict[str, str]]] = [
+    ("cam", {}),
+    ("eigen-cam", {}),
+    ("recipro-cam", {}),
+    ("recipro-cam", {"score": "logit"}),
+    ("ablation-cam", {}),
+    ("score-cam", {}),
+]
+Box = Sequence[float]
+SIDE = 64  # pixels of a drawn picture
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--real", type=Path)
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--score-cam", action="store_true", help="run Score-CAM on the real models too (minutes)")
+    options = parser.parse_args()
+    drawn(options.count)
+    if options.real is not None:
+        real(options.real, METHODS if options.score_cam else METHODS[:-1])
+
+
+def interval(hits: int, count: int) -> str:
+    """Wilson's 95 % interval of a rate."""
+    z, rate = 1.96, hits / count
+    centre = (rate + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
+    return f"{hits:>4}/{count} = {rate:6.1%}  [{centre - half:.1%}, {centre + half:.1%}]"
+
+
+def drawn(count: int) -> None:
+    """Held-out drawn pictures: one shape, and two shapes of which each is asked for in turn."""
+    net = read_model(ROOT / "fixtures/shapes_resnet.onnx")
+    single = shapes.draw(np.random.default_rng(10_001), count)
+    pairs = shapes.draw_pairs(np.random.default_rng(10_002), count // 2)
+    print(f"drawn shapes, {count} held-out pictures, layer of {net.source}")
+    baselines(single[2])
+    for method, params in METHODS:
+        game(net, method, params, single[0], np.asarray(single[1]), single[2])
+    labels, boxes = np.asarray(pairs[1]), np.asarray(pairs[2])
+    print(f"\npairs of shapes, {len(labels)} pictures, each shape asked for by its class")
+    baselines(boxes.reshape(-1, 4))
+    for method, params in METHODS:
+        twice = np.concatenate([pairs[0], pairs[0]])
+        game(net, method, params, twice, labels.T.ravel(), np.concatenate([boxes[:, 0], boxes[:, 1]]), by_class=True)
+
+
+def baselines(boxes: Any) -> None:
+    """Chance (the boxes' share of the picture) and the middle of the picture."""
+    boxes, side = np.asarray(boxes, float), SIDE
+    area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).mean() / side**2
+    middle = int(((boxes[:, :2] <= side / 2) & (side / 2 <= boxes[:, 2:])).all(axis=1).sum())
+    print(f"  {'chance (box area)':<28} {area:6.1%}")
+    print(f"  {'middle of the picture':<28} {interval(middle, len(boxes))}")
+
+
+def game(
+    net: Model, method: str, params: dict[str, str], pictures: Any, labels: Any, boxes: Any, *, by_class: bool = False
+) -> None:
+    start, hits, passes = time.perf_counter(), 0, 0
+    for group in np.unique(labels) if by_class else [None]:
+        chosen = np.flatnonzero(labels == group) if group is not None else np.arange(len(labels))
+        batch = batch_of(net, pictures[chosen])
+        view = explain.scene(net, batch, target=Target(None if group is None else int(group)))
+        result = explain.attribute(view, method, params)
+        passes += result.passes + result.tail_passes
+        for n, box in enumerate(np.asarray(boxes)[chosen]):
+            x, y = (value * SIDE for value in result.peak(n))
+            hits += bool(box[0] <= x <= box[2] and box[1] <= y <= box[3])
+    seconds = (time.perf_counter() - start) / len(labels)
+    report(method, params, hits, len(labels), seconds, passes / len(labels))
+
+
+def report(method: str, params: dict[str, str], hits: int, count: int, seconds: float, passes: float) -> None:
+    name = method + "".join(f" {k}={v}" for k, v in params.items())
+    print(f"  {name:<28} {interval(hits, count)}   {seconds * 1e3:8.1f} ms  {passes:7.0f} passes a picture")
+
+
+def batch_of(net: Model, pictures: Any) -> Any:
+    from onnx_inspect.inputs.batch import Batch
+
+    preprocess = Preprocess.from_json(json.loads(net.metadata["onnx_inspect.preprocess"]))
+    made = [preprocess.apply(picture) for picture in pictures]
+    name = net.inputs[0].name
+    return Batch(
+        arrays={name: np.stack([array for array, _ in made])},
+        primary=name,
+        sources=tuple(str(i) for i in range(len(made))),
+        originals=tuple(np.array(picture) for picture in pictures),
+        placements=tuple(placement for _, placement in made),
+        preprocess=preprocess,
+        labels=None,
+        notes=(),
+    )
+
+
+def real(folder: Path, methods: list[tuple[str, dict[str, str]]]) -> None:
+    """Grids of four photographs and photographs in one corner, for every classifier that knows their classes."""
+    index = json.loads((folder / "index.json").read_text())
+    for model in index["models"]:
+        tasks = [task for image in index["images"] for task in tasks_of(image, model["id"])]
+        if not tasks:
+            continue
+        net = read_model(folder / model["file"])
+        given = model["preprocess"]
+        preprocess = Preprocess(
+            size=(given["height"], given["width"]),
+            resize="stretch",
+            layout=given["layout"],
+            colour={"L": "GRAY"}.get(given["colour"], given["colour"]),
+            scale=given["scale"],
+            mean=tuple(given["mean"]),
+            std=tuple(given["std"]),
+        )
+        for kind in sorted({task[0] for task in tasks}):
+            chosen = [task for task in tasks if task[0] == kind]
+            print(f"\n{model['id']}, {kind}: {len(chosen)} questions")
+            for method, params in methods:
+                play(net, preprocess, folder, method, params, chosen)
+
+
+def tasks_of(image: dict[str, Any], model: str) -> list[tuple[str, str, int, Box, tuple[int, int]]]:
+    """(kind, file, class index, region that should hold the peak, size) of every question a picture asks a model."""
+    reference = image.get("reference", {}).get(model, {})
+    size = tuple(image["size"])
+    cells = image.get("cells") or {}
+    found = []
+    for photo, answer in reference.items():
+        if isinstance(answer, dict) and photo in cells and "class_index" in answer:
+            found.append((image["kind"], image["file"], int(answer["class_index"]), cells[photo], size))
+    return found
+
+
+def play(net: Model, preprocess: Preprocess, folder: Path, method: str, params: dict[str, str], tasks: Any) -> None:
+    hits, seconds, passes = 0, 0.0, 0
+    reads: Callable[..., Any] = read_inputs
+    for _, file, target, region, size in tasks:
+        batch = reads(
+            net.inputs, [str(folder / file)], named={}, preprocess=preprocess, metadata={}, seed=0, primary=None, labels=None
+        )
+        try:
+            view = explain.scene(net, batch, target=Target(target))
+            view.probe()  # the forward pass and the sessions are every method's, not this one's
+            start = time.perf_counter()
+            result = explain.attribute(view, method, params)
+        except explain.InspectError as error:
+            print(f"  {method:<28} {error}")
+            return
+        seconds += time.perf_counter() - start
+        passes += result.passes + result.tail_passes
+        x, y = result.peak(0)
+        hits += bool(region[0] <= x * size[0] <= region[2] and region[1] <= y * size[1] <= region[3])
+    report(method, params, hits, len(tasks), seconds / len(tasks), passes / len(tasks))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""What every method must hold to, whichever it is: a new file in `cam` is covered without being told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from onnx_inspect import discover
+from onnx_inspect.cam._probe import Index, Probe, Rows, is_flat, parse_params
+from onnx_inspect.errors import MethodError
+
+METHODS = discover.names("onnx_inspect.cam")
+CLASSES, CHANNELS, GRID, SIZE = 4, 6, (3, 5), (9, 20)
+
+
+def fake(count: int = 2, seed: int = 0, block: int = 7, activations: NDArray[np.float32] | None = None) -> Probe:
+    """A linear network in numpy: conv-like activations, mean pooling, one linear layer without bias."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.uniform(0.1, 1, (count, 3, *SIZE)).astype(np.float32)
+    mix = rng.normal(size=(CHANNELS, 3)).astype(np.float32)
+    head = rng.normal(size=(CLASSES, CHANNELS)).astype(np.float32)
+    drawn = rng.uniform(0, 1, (count, CHANNELS, *GRID)).astype(np.float32)
+    maps = drawn if activations is None else activations
+    classes = np.arange(count) % CLASSES
+
+    def in_blocks(rows: Rows, of: Index, score: NDArray[np.float32]) -> NDArray[np.float64]:
+        parts = []
+        for start in range(0, len(of), block):
+            variants = rows(np.arange(start, min(start + block, len(of))))
+            parts.append(variants.mean(axis=(2, 3), dtype=np.float64) @ score.T)
+        return np.concatenate(parts)
+
+    return Probe(
+        inputs=inputs,
+        activations=maps,
+        classes=classes,
+        base=maps.mean(axis=(2, 3), dtype=np.float64) @ head.T,
+        score_inputs=lambda rows, of: in_blocks(rows, of, head @ mix),
+        score_activations=lambda rows, of: in_blocks(rows, of, head),
+        logits=True,
+        weights=lambda tolerance: head[classes],
+        rng=np.random.default_rng(seed),
+    )
+
+
+def run(method: str, probe: Probe) -> NDArray[np.float32]:
+    module = discover.load("onnx_inspect.cam", method)
+    values: NDArray[np.float32] = module.attribute(probe, module.Params())
+    return values
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_maps_have_the_layers_resolution_and_are_finite(method: str) -> None:
+    values = run(method, fake(3))
+    assert values.shape == (3, *GRID)
+    assert values.dtype == np.float32
+    assert np.isfinite(values).all()
+    assert not is_flat(values[0])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_block_size_changes_nothing(method: str) -> None:
+    np.testing.assert_allclose(run(method, fake(block=1)), run(method, fake(block=100)), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_is_changed_in_place(method: str) -> None:
+    probe = fake()
+    before = probe.inputs.copy(), probe.activations.copy()
+    probe.inputs.flags.writeable = probe.activations.flags.writeable = False
+    run(method, probe)
+    np.testing.assert_array_equal(probe.inputs, before[0])
+    np.testing.assert_array_equal(probe.activations, before[1])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_order_of_channels_does_not_matter(method: str) -> None:
+    probe, order = fake(), np.random.default_rng(1).permutation(CHANNELS)
+    inverse = np.argsort(order)
+    shuffled = replace(
+        probe,
+        activations=np.ascontiguousarray(probe.activations[:, order]),
+        weights=lambda tolerance: probe.weights(tolerance)[:, order],
+        score_activations=lambda rows, of: probe.score_activations(lambda p: rows(p)[:, inverse], of),
+    )
+    np.testing.assert_allclose(run(method, shuffled), run(method, probe), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_inputs_do_not_see_each_other(method: str) -> None:
+    both = run(method, fake(2))
+    swapped_probe = fake(2)
+    first = replace(
+        swapped_probe,
+        inputs=swapped_probe.inputs[:1],
+        activations=swapped_probe.activations[:1],
+        classes=swapped_probe.classes[:1],
+        base=swapped_probe.base[:1],
+        weights=lambda tolerance: swapped_probe.weights(tolerance)[:1],
+    )
+    np.testing.assert_allclose(run(method, first)[0], both[0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_constant_activations_give_a_flat_map(method: str) -> None:
+    constant = np.broadcast_to(
+        np.linspace(0.1, 1, CHANNELS, dtype=np.float32)[None, :, None, None], (2, CHANNELS, *GRID)
+    )
+    assert all(is_flat(m) for m in run(method, fake(activations=np.ascontiguousarray(constant))))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_dead_activations_give_a_flat_map(method: str) -> None:
+    assert all(is_flat(m) for m in run(method, fake(activations=np.zeros((2, CHANNELS, *GRID), np.float32))))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_unknown_parameters_are_refused_with_the_known_ones(method: str) -> None:
+    kind = discover.load("onnx_inspect.cam", method).Params
+    with pytest.raises(MethodError, match="no parameter 'nonsense'"):
+        parse_params(kind, {"nonsense": "1"}, method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_docstring_names_the_paper_and_the_cost(method: str) -> None:
+    text = discover.load("onnx_inspect.cam", method).__doc__ or ""
+    assert "Cost:" in text
+    assert any(year in text for year in ("20", "19"))
+
+
+def test_a_wrong_value_of_a_parameter_is_refused() -> None:
+    kind = discover.load("onnx_inspect.cam", "recipro-cam").Params
+    with pytest.raises(MethodError, match="'logit' or 'probability'"):
+        parse_params(kind, {"score": "loud"}, "recipro-cam")
+    with pytest.raises(MethodError, match="true or false"):
+        parse_params(kind, {"gaussian": "perhaps"}, "recipro-cam")
