@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -86,6 +87,7 @@ def test_set(folder: Path) -> tuple[Path, ...]:
     return tuple(numbered[k] for k in sorted(numbered))
 
 
+@cache
 def _readers() -> dict[str, ModuleType]:
     modules = [discover.load(READERS, name) for name in discover.names(READERS)]
     return {suffix: module for module in modules for suffix in module.SUFFIXES}

@@ -39,7 +39,7 @@ class Placement:
 
         Examples
         --------
-        >>> place((100, 200), (50, 50), "letterbox").point(0.5, 0.5)
+        >>> place((100, 200), (60, 60), "letterbox").point(0.5, 0.5)
         (100.0, 50.0)
         """
         row = (y * self.plane[0] - self.corner[0]) * self.original[0] / self.resized[0]
@@ -53,8 +53,8 @@ class Placement:
 
         Examples
         --------
-        >>> place((100, 200), (50, 50), "letterbox").locate(0.0, 0.0)
-        (0.0, 0.24)
+        >>> place((100, 200), (60, 60), "letterbox").locate(0.0, 0.0)
+        (0.0, 0.25)
         """
         row = (y * self.resized[0] / self.original[0] + self.corner[0]) / self.plane[0]
         column = (x * self.resized[1] / self.original[1] + self.corner[1]) / self.plane[1]
@@ -73,8 +73,8 @@ class Placement:
         Returns
         -------
         ndarray, (H, W), float32
-            In the range of `values`. NaN where the network never saw the picture (outside a crop), and wherever a cell
-            of the map that isn't finite takes part.
+            In the range of `values`. NaN where the network saw no part of the pixel (outside a crop), and wherever a
+            cell of the map that isn't finite takes part.
         """
         down = self._weights(0, values.shape[0])  # (H, h')
         across = self._weights(1, values.shape[1])  # (W, w')
@@ -94,7 +94,7 @@ class Placement:
         width = max(1.0, step * cells)
         distance = np.abs(seen[:, None] * cells - 0.5 - np.arange(cells)) / width  # (pixels, cells)
         weights = np.maximum(0.0, 1.0 - distance)
-        weights[(seen < 0) | (seen > 1)] = 0
+        weights[(seen + step / 2 < 1e-9) | (seen - step / 2 > 1 - 1e-9)] = 0
         total = weights.sum(axis=1, keepdims=True)
         return np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
 

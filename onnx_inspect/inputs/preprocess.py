@@ -85,7 +85,7 @@ class Preprocess:
         pixels, placement = self._resized(picture)
         mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
         values = (pixels * np.float32(self.scale) - mean) / std  # (h, w, C)
-        return (values.transpose(2, 0, 1) if self.layout == "NCHW" else values), placement
+        return np.ascontiguousarray(values.transpose(2, 0, 1) if self.layout == "NCHW" else values), placement
 
     def _resized(self, picture: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Placement]:
         from PIL import Image

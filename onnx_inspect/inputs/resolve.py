@@ -81,7 +81,7 @@ def _said(text: str) -> tuple[dict[str, Any], str]:
         return dict(PRESETS[text]), f"preset {text}"
     if text.lstrip().startswith("{"):
         return parse(text, "--preprocess"), "--preprocess"
-    path = Path(text)
+    path = Path(text).expanduser()
     try:
         return parse(path.read_text("utf-8-sig"), str(path)), str(path)
     except FileNotFoundError:
@@ -132,6 +132,8 @@ def _check_flat(spec: TensorSpec, declared: Mapping[str, Any]) -> None:
             f"{what}, which doesn't say how a picture goes in; feed an array (.npy, .npz),"
             " or give --preprocess with layout, size and colour"
         )
+    if len(spec.shape) == 3 and spec.shape[0] == 3:
+        raise InputError(f"{what}, which has no batch axis; feed an array (.npy, .npz) of just that shape")
     if len(spec.shape) == 4:
         raise InputError(
             f"{what}: neither axis 1 ({spec.shape[1]}) nor axis 3 ({spec.shape[3]}) can be a picture's 3 channels or 1;"

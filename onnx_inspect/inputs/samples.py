@@ -73,7 +73,9 @@ def _through(made: Preprocess, pictures: Sequence[Picture], spec: TensorSpec, no
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         stack = np.clip(np.rint(stack), limits.min, limits.max)
-    return Samples(stack.astype(dtype), tuple(pictures), tuple(p for _, p in applied), made, notes)
+    return Samples(
+        stack.astype(dtype, order="C", copy=False), tuple(pictures), tuple(p for _, p in applied), made, notes
+    )
 
 
 def from_array(array: NDArray[Any], name: str, demand: Demand, where: str) -> Samples:
@@ -175,7 +177,7 @@ def _for_noise(spec: TensorSpec, demand: Demand, shape: tuple[int, ...] | None) 
     try:
         made, _ = resolve(demand.preprocess, spec, demand.metadata)
     except InputError:
-        if is_picture(spec) and demand.preprocess is not None:
+        if is_picture(spec) and _said(demand):
             raise
         return None  # the input takes no pictures: it gets plain numbers
     if shape is not None and len(shape) == 4:
@@ -200,8 +202,7 @@ def _displayed(array: NDArray[Any], spec: TensorSpec, demand: Demand, notes: tup
 
 def _known(spec: TensorSpec, demand: Demand) -> Preprocess | None:
     """Return the preprocess that was said or recorded, or that integers make certain; never a guess."""
-    said = demand.preprocess is not None or METADATA_KEY in demand.metadata
-    if not said and not (spec.dtype in ("uint8", "int8") and picture_plane(spec)):
+    if not _said(demand) and not (spec.dtype in ("uint8", "int8") and picture_plane(spec)):
         return None
     try:
         return resolve(demand.preprocess, spec, demand.metadata)[0]
@@ -209,6 +210,10 @@ def _known(spec: TensorSpec, demand: Demand) -> Preprocess | None:
         if is_picture(spec):
             raise
         return None  # meant for pictures, and an array without image axes needs none
+
+
+def _said(demand: Demand) -> bool:
+    return demand.preprocess is not None or METADATA_KEY in demand.metadata
 
 
 def _sample_shape(array: NDArray[Any], known: Preprocess) -> tuple[int, ...] | None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_inspect.errors import InputError
+from onnx_inspect.inputs.axes import FREE_SIZE, picture_plane
 from onnx_inspect.inputs.tensors import cast
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ RANDOM_INTEGERS = 10  # drawn from 0..9: small enough to be a valid index nearly
 
 
 def full_shape(spec: TensorSpec, bound: Mapping[str, int], *, batched: bool) -> tuple[tuple[int, ...], str]:
-    """Choose every axis: 1 for a free batch, what other inputs say for a symbol they share, else 16.
+    """Choose every axis: 1 for a free batch, what other inputs say for a symbol they share, else 16 (224 in a picture).
 
     Returns
     -------
@@ -35,6 +36,7 @@ def full_shape(spec: TensorSpec, bound: Mapping[str, int], *, batched: bool) -> 
     """
     if spec.shape is None:
         raise InputError(f"input {spec.name!r} doesn't say its shape: give one, like -I {spec.name}:1,3,224,224")
+    free = FREE_SIZE if picture_plane(spec) else FREE_LENGTH
     shape, chosen = [], []
     for axis, dim in enumerate(spec.shape):
         if isinstance(dim, int):
@@ -44,13 +46,13 @@ def full_shape(spec: TensorSpec, bound: Mapping[str, int], *, batched: bool) -> 
         elif dim is not None and dim in bound:
             shape.append(bound[dim])
         else:
-            shape.append(FREE_LENGTH)
+            shape.append(free)
             chosen.append(dim or f"axis {axis}")
     if not chosen:
         return tuple(shape), ""
     example = ",".join(map(str, shape))
     return tuple(shape), (
-        f"input {spec.name!r} {spec.describe()}: {', '.join(chosen)} free, {FREE_LENGTH} chosen; change it with"
+        f"input {spec.name!r} {spec.describe()}: {', '.join(chosen)} free, {free} chosen; change it with"
         f" -I {spec.name}:{example}"
     )
 

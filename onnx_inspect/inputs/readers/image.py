@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 PICTURES = True
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF")  # nothing that starts other programs, as EPS does
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # nothing that starts other programs, as EPS does
 
 
 def read(path: Path) -> dict[str, NDArray[np.uint8]]:
@@ -35,6 +35,11 @@ def read(path: Path) -> dict[str, NDArray[np.uint8]]:
     InputError
         Missing, empty, truncated, broken, too large, or not a picture.
     """
+    return {"": np.asarray(_rgb(_upright(path), path))}
+
+
+def _upright(path: Path) -> Image.Image:
+    """Decode the first frame and turn it as its EXIF says."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
@@ -42,9 +47,7 @@ def read(path: Path) -> dict[str, NDArray[np.uint8]]:
             warnings.simplefilter("ignore")  # Pillow warns of large and of slightly odd files, and reads them well
             with Image.open(stream, formats=FORMATS) as image:
                 image.load()
-                picture = _rgb(ImageOps.exif_transpose(image), path)
-    except InputError:
-        raise
+                return ImageOps.exif_transpose(image)
     except UnidentifiedImageError:
         raise InputError(_unknown(path)) from None
     except Image.DecompressionBombError:
@@ -54,7 +57,6 @@ def read(path: Path) -> dict[str, NDArray[np.uint8]]:
         raise InputError(f"{path} can't be read: {error.strerror or error}") from error
     except Exception as error:  # Pillow's decoders raise whatever they stumble over in broken bytes
         raise InputError(f"{path} is a broken picture: {error or type(error).__name__}") from error
-    return {"": np.asarray(picture)}
 
 
 def _rgb(image: Image.Image, path: Path) -> Image.Image:
@@ -81,7 +83,8 @@ def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
 
 def _unknown(path: Path) -> str:
     size = path.stat().st_size
-    start = path.open("rb").read(64)
+    with path.open("rb") as stream:
+        start = stream.read(64)
     if not size:
         return f"{path} is empty (0 bytes): copy or download it again"
     if start.startswith(b"version https://git-lfs"):
