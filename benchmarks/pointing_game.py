@@ -1,7 +1,7 @@
 """Does the map find the object? Hit rates of each method's strongest cell, with 95 % intervals and baselines.
 
-    python benchmarks/pointing_game.py                 drawn shapes: single shapes, and pairs explained one at a time
-    python benchmarks/pointing_game.py --real DIR      also the grids of four and corner pictures of DIR/index.json
+python benchmarks/pointing_game.py                 drawn shapes: single shapes, and pairs explained one at a time
+python benchmarks/pointing_game.py --real DIR      also the grids of four and corner pictures of DIR/index.json
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from fixtures import shapes  # noqa: E402
-
 from onnx_inspect import explain  # noqa: E402
+from onnx_inspect.errors import InspectError  # noqa: E402
 from onnx_inspect.graph.model import Model  # noqa: E402
 from onnx_inspect.graph.read import read as read_model  # noqa: E402
 from onnx_inspect.inputs.preprocess import Preprocess  # noqa: E402
@@ -168,14 +168,21 @@ def play(net: Model, preprocess: Preprocess, folder: Path, method: str, params: 
     reads: Callable[..., Any] = read_inputs
     for _, file, target, region, size in tasks:
         batch = reads(
-            net.inputs, [str(folder / file)], named={}, preprocess=preprocess, metadata={}, seed=0, primary=None, labels=None
+            net.inputs,
+            [str(folder / file)],
+            named={},
+            preprocess=preprocess,
+            metadata={},
+            seed=0,
+            primary=None,
+            labels=None,
         )
         try:
             view = explain.scene(net, batch, target=Target(target))
             view.probe()  # the forward pass and the sessions are every method's, not this one's
             start = time.perf_counter()
             result = explain.attribute(view, method, params)
-        except explain.InspectError as error:
+        except InspectError as error:
             print(f"  {method:<28} {error}")
             return
         seconds += time.perf_counter() - start

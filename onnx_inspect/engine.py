@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,17 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from onnx_inspect.errors import InputError, ModelError, ProviderError, RunError
+from onnx_inspect import feeds as feeding
+from onnx_inspect import results
+from onnx_inspect.errors import ModelError, ProviderError, RunError
 from onnx_inspect.graph import batch as batching
-from onnx_inspect.graph.model import Model, TensorSpec
+from onnx_inspect.graph.bodies import stacked
+from onnx_inspect.graph.casts import cast
+from onnx_inspect.graph.free import free
+from onnx_inspect.graph.memory import tensor_bytes
+from onnx_inspect.graph.model import Model
 from onnx_inspect.graph.read import external_file, external_tensors
-from onnx_inspect.graph.surgery import data_dependent, elem_type, expose, value_info
+from onnx_inspect.graph.surgery import expose
 
 Arrays = dict[str, NDArray[Any]]
 Progress = Callable[[int, int], None]  # (samples done, samples in all)
@@ -26,7 +31,6 @@ Progress = Callable[[int, int], None]  # (samples done, samples in all)
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 BUDGET = 512 * 2**20  # bytes of activations that one chunk may take
 MAX_CHUNK = 32  # more samples at once are no faster on a CPU
-NO_NUMPY = ("bfloat16", "float8", "int4", "uint4", "int2", "uint2", "float4")
 SEED = 0  # of random operators, so that two runs agree
 
 
@@ -52,6 +56,11 @@ class Engine:
     progress : callable, optional
         Called with (samples done, samples in all).
 
+    Attributes
+    ----------
+    passes : int
+        Samples run so far, those of proofs and of filled-up blocks included.
+
     Raises
     ------
     ProviderError
@@ -76,33 +85,45 @@ class Engine:
         self.wanted = _resolve(providers, allow_fallback)
         self.passes = 0
         self._runners: dict[bool, _Runner] = {}  # keyed by "batch axis freed"
-        self._batched: bool | None = None  # whether several samples at once give what singles give
+        self._axes = batching.batch_axes(model)
+        self._fixed = batching.fixed_batch(model)
+        self._proven: set[str] = set()  # outputs that several samples at once leave as singles make them
+        self._refused = ""  # why samples can't be run together
         self._note = ""
+        self._made: dict[str, int | None] = {}  # axis of samples of each output, once known; None where it has none
+        self._chunks: dict[tuple[tuple[int, ...], ...], int] = {}  # by the inputs' shapes
 
     @property
     def provider(self) -> str:
         """What really runs the model, for instance ``CPUExecutionProvider``; ``A+B`` where nodes are shared."""
-        return next(iter(self._runners.values()), None or self._runner(False)).provider
+        runner = next(iter(self._runners.values()), None) or self._runner(False)
+        return runner.provider
 
     @property
     def batching(self) -> str:
-        """How samples are run together, in words; "" before a run of several."""
+        """How samples are run together, in words; "" where that has not been tried."""
         return self._note
 
     def run(self, feeds: Mapping[str, NDArray[Any]], fetch: Sequence[str] | None = None) -> Arrays:
         """Outputs by name for N samples, however the model fixes its batch.
 
+        Several samples are run together, in chunks that fit the budget, where a trial shows that they don't change each
+        other's results; else one by one.
+
         Parameters
         ----------
         feeds : mapping of input name to ndarray, (N, ...)
-            Converted to the declared type where that loses nothing but precision.
+            Converted to the declared type where that loses nothing but precision. An input with one sample serves all.
         fetch : sequence of str, optional
             Outputs wanted; all by default.
 
         Returns
         -------
-        dict of str to ndarray, (N, ...)
-            Types without a numpy counterpart arrive as float32; a sequence of maps as (N, keys) in the keys' order.
+        dict of str to ndarray
+            With N samples along the axis on which the model puts them, axis 0 for nearly all. Outputs that put them
+            nowhere (one number, a fixed count of tokens) get an axis 0 for them when N > 1; what no sample influences
+            comes once. Types without a numpy counterpart arrive as float32; a sequence of maps as (N, keys) in the
+            keys' order.
 
         Raises
         ------
@@ -111,158 +132,163 @@ class Engine:
         ModelError, RunError
             The runtime refuses the model or fails in it.
         """
-        arrays = self._convert(feeds)
-        count = self._count(arrays)
+        arrays = feeding.fit(self.model, feeds, self._axes)
+        count = feeding.count(arrays, self._axes)
         names = list(fetch) if fetch is not None else [o.name for o in self.model.outputs]
-        fixed = batching.fixed_batch(self.model)
-        if count == fixed or (count == 1 and fixed is None):
-            self.passes += count
-            return self._runner(False).run(arrays, names)
-        if fixed is not None and fixed > 1:
-            return self._in_blocks(arrays, names, count, fixed)
-        chunk = self._chunk(names)
-        if count > 1 and chunk > 1 and self._can_batch(arrays, names):
-            return self._in_chunks(arrays, names, count, chunk)
-        return self._in_singles(arrays, names, count)
+        if count == (self._fixed or 1):
+            values = self._run(feeding.rows(arrays, self._axes, 0, count), names, count)
+            self._report(count, count)
+            return values
+        if self._fixed is not None and self._fixed > 1:
+            return self._in_blocks(arrays, names, count, self._fixed)
+        chunk = self._chunk(arrays)
+        done = self._prove(arrays, names, count) if count > 2 and chunk > 1 else []
+        return self._in_chunks(arrays, names, count, chunk if self._proven.issuperset(names) else 1, done)
 
     def first(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
         """The first sample of some feeds."""
-        return self._rows(self._convert(feeds), 0, 1)
+        return feeding.rows(feeding.fit(self.model, feeds, self._axes), self._axes, 0, 1)
 
-    def _in_chunks(self, arrays: Arrays, names: list[str], count: int, chunk: int) -> Arrays:
-        runner = self._runner(batching.fixed_batch(self.model) is not None)
-        parts = []
-        for start in range(0, count, chunk):
+    def samples_first(self, name: str, value: NDArray[Any], count: int) -> NDArray[Any]:
+        """Show an output of `count` samples that :meth:`run` gave as (N, ...); read-only where all samples share it.
+
+        Raises
+        ------
+        RunError
+            The output doesn't hold that many samples.
+        """
+        if name not in self._varying:
+            return np.broadcast_to(value, (count, *value.shape))
+        if count == 1:
+            value = self._by_sample({name: value}, 1)[name]
+        return np.moveaxis(value, self._made[name] or 0, 0)
+
+    def _in_chunks(self, arrays: Arrays, names: list[str], count: int, chunk: int, done: list[Arrays]) -> Arrays:
+        """Run samples `chunk` at a time; `done` holds what the first ones gave already."""
+        parts = list(done)
+        for start in range(len(done), count, chunk):
             stop = min(start + chunk, count)
-            parts.append(runner.run(self._rows(arrays, start, stop), names))
-            self._advance(stop - start, stop, count)
-        return self._join(parts, names)
-
-    def _in_singles(self, arrays: Arrays, names: list[str], count: int) -> Arrays:
-        parts = []
-        for start in range(count):
-            parts.append(self._runner(False).run(self._rows(arrays, start, start + 1), names))
-            self._advance(1, start + 1, count)
-        return self._join(parts, names)
+            rows = feeding.rows(arrays, self._axes, start, stop)
+            parts.append(self._by_sample(self._run(rows, names, stop - start, freed=chunk > 1), stop - start))
+            self._report(stop, count)
+        return self._join(parts)
 
     def _in_blocks(self, arrays: Arrays, names: list[str], count: int, size: int) -> Arrays:
         """Run a model that insists on `size` samples: the last block is filled up with its own last sample."""
-        self._note = f"the model's batch is fixed at {size}: run in blocks of {size}"
-        axes = batching.batch_axes(self.model)
         parts = []
         for start in range(0, count, size):
-            rows = self._rows(arrays, start, min(start + size, count))
-            missing = start + size - count
-            for name, axis in axes.items():
-                if axis is not None and missing > 0 and name in rows:
-                    last = np.take(rows[name], [-1] * missing, axis=axis)
-                    rows[name] = np.concatenate([rows[name], last], axis=axis)
-            parts.append(self._runner(False).run(rows, names))
-            self._advance(size, min(start + size, count), count)
-        joined = self._join(parts, names)
-        return {n: np.take(v, range(count), self._output_axis(n)) if v.ndim else v for n, v in joined.items()}
+            stop = min(start + size, count)
+            rows = feeding.filled(feeding.rows(arrays, self._axes, start, stop), self._axes, size)
+            parts.append(self._run(rows, names, size))
+            self._report(stop, count)
+        for name in self._varying.intersection(names):
+            self._made[name] = results.block_axis(name, parts[0][name], size)
+        if not self._note:
+            copies = feeding.filled(feeding.rows(arrays, self._axes, 0, 1), self._axes, size)
+            alone = self._cropped(self._run(copies, names, size), 1)
+            mixed = results.disagreement(self._cropped(parts[0], 1), alone, self._dtypes)
+            self._note = f"in blocks of {size}, at which the model's batch is fixed" + (
+                "; a block's samples change each other's results" if mixed else ""
+            )
+        return self._cropped(self._join(parts), count)
 
-    def _can_batch(self, arrays: Arrays, names: list[str]) -> bool:
-        """Prove once that two samples together give what each gives alone."""
-        if self._batched is None:
-            pair, singles = self._rows(arrays, 0, 2), [self._rows(arrays, i, i + 1) for i in range(2)]
-            alone = self._join([self._runner(False).run(rows, names) for rows in singles], names)
-            self.passes += 2
-            freed = batching.fixed_batch(self.model) is not None
-            try:
-                together = self._runner(freed).run(pair, names)
-                self.passes += 2
-            except (RunError, ModelError) as error:
-                reason = f"a batch of two fails ({str(error)[:120]})"
-            else:
-                reason = _difference(alone, together)
-            self._batched = not reason
-            way = "freed from a fixed batch of one" if freed else "as the model declares"
-            self._note = f"in batches, {way}" if self._batched else f"one sample at a time: {reason}"
-        return self._batched
+    def _prove(self, arrays: Arrays, names: list[str], count: int) -> list[Arrays]:
+        """Prove once that two samples together give what each gives alone; return what the first ones gave."""
+        other = feeding.another(arrays, self._axes, count)
+        if self._refused or self._proven.issuperset(names) or other is None:
+            return []
+        alone = []
+        for index in (0, other):
+            rows = feeding.rows(arrays, self._axes, index, index + 1)
+            alone.append(self._by_sample(self._run(rows, names, 1), 1))
+        try:
+            pair = feeding.pick(arrays, self._axes, (0, other))
+            together = self._by_sample(self._run(pair, names, 2, freed=True), 2)
+        except (RunError, ModelError) as error:
+            self._refused = f"a batch of two fails ({str(error)[:120]})"
+        else:
+            self._refused = results.disagreement(self._join(alone), together, self._dtypes)
+        if self._refused:
+            self._note = f"one sample at a time: {self._refused}"
+        else:
+            self._proven.update(names)
+            self._note = (
+                f"in batches, {'as the model declares' if self._fixed is None else 'freed from a batch of one'}"
+            )
+        return alone if other == 1 else alone[:1]
+
+    def _run(self, arrays: Arrays, names: list[str], count: int, *, freed: bool = False) -> Arrays:
+        """Run once; `freed` asks for the form of the model that takes any number of samples."""
+        values = self._runner(freed and self._fixed is not None).run(arrays, names)
+        self.passes += count
+        return values
 
     def _runner(self, freed: bool) -> _Runner:
         if freed not in self._runners:
-            model = batching.free(self.model) if freed else self.model
+            model = self._freed if freed else self.model
             self._runners[freed] = _Runner(model, self.wanted, self.threads, self.exact, self.allow_fallback)
         return self._runners[freed]
 
-    def _rows(self, arrays: Arrays, start: int, stop: int) -> Arrays:
-        axes = batching.batch_axes(self.model)
-        rows: Arrays = {}
-        for name, array in arrays.items():
-            axis = axes[name]
-            if axis is None or array.shape[axis] == 1:
-                rows[name] = array if axis is None else np.repeat(array, stop - start, axis)
-            else:
-                rows[name] = array[(slice(None),) * axis + (slice(start, stop),)]
-        return rows
-
-    def _join(self, parts: list[Arrays], names: list[str]) -> Arrays:
-        joined: Arrays = {}
-        for name in names:
-            values = [part[name] for part in parts]
-            axis = self._output_axis(name)
-            if name not in self._varying:
-                joined[name] = values[0]
-            elif values[0].ndim == 0:
-                joined[name] = np.stack(values)
-            elif any(
-                v.shape[:axis] + v.shape[axis + 1 :] != values[0].shape[:axis] + values[0].shape[axis + 1 :]
-                for v in values
-            ):
-                raise RunError(
-                    f"output {name!r} has another shape for each sample ({values[0].shape}, {values[-1].shape}, ...):"
-                    " run the inputs one by one"
-                )
-            else:
-                joined[name] = np.concatenate(values, axis=axis) if len(values) > 1 else values[0]
-        return joined
+    @cached_property
+    def _freed(self) -> Model:
+        return free(self.model)
 
     @cached_property
     def _varying(self) -> set[str]:
         """Tensors that differ from sample to sample; the rest only constants and shapes decide."""
-        return data_dependent(self.model)
+        return batching.varying(self.model)
 
-    def _output_axis(self, name: str) -> int:
-        """Axis of an output along which samples lie: where its shape repeats the inputs' batch symbol, else 0."""
-        axes = batching.batch_axes(self.model)
-        symbols = {s.shape[a] for s in self.model.inputs if s.shape and (a := axes[s.name]) is not None}
-        shape = self.model.tensor(name).shape or ()
-        found = [i for i, dim in enumerate(shape) if isinstance(dim, str) and dim in symbols]
-        return found[0] if found else 0
+    @cached_property
+    def _dtypes(self) -> dict[str, str]:
+        return {o.name: o.dtype for o in self.model.outputs}
 
-    def _advance(self, ran: int, done: int, count: int) -> None:
-        self.passes += ran
+    def _by_sample(self, values: Arrays, count: int) -> Arrays:
+        """Give each output that varies an axis with one entry for each sample."""
+        for name in self._varying.intersection(values).difference(self._made):
+            self._made[name] = self._sample_axis(name, values[name].shape)  # a single sample's shape: it runs first
+        return {
+            name: results.by_sample(name, value, self._made[name], count) if name in self._varying else value
+            for name, value in values.items()
+        }
+
+    def _sample_axis(self, name: str, one: tuple[int, ...]) -> int | None:
+        """Axis along which an output holds its samples, told by its symbols or by what one sample made."""
+        axis = batching.sample_axis(self.model, name)
+        turns = next((stacked(la.around) for la in self.model.inner if la.output.name == name), 0)
+        if axis is None:
+            axis = turns if len(one) > turns and one[turns] == 1 else None
+        if axis is None and self._fixed is not None:
+            axis = batching.sample_axis(self._freed, name)
+        return axis if axis is None or (axis < len(one) and one[axis] == 1) else None
+
+    def _join(self, parts: list[Arrays]) -> Arrays:
+        return {
+            name: results.join(name, [part[name] for part in parts], self._made[name])
+            if name in self._varying
+            else value
+            for name, value in parts[0].items()
+        }
+
+    def _cropped(self, values: Arrays, count: int) -> Arrays:
+        """The first samples of each output."""
+        return {
+            name: np.take(value, range(count), self._made[name]) if name in self._varying else value
+            for name, value in values.items()
+        }
+
+    def _report(self, done: int, count: int) -> None:
         if self.progress is not None:
             self.progress(done, count)
 
-    def _chunk(self, names: list[str]) -> int:
-        """Samples per chunk within the budget: three of the largest tensors live at once, and what is fetched."""
-        sizes = {name: _bytes(spec) for name, spec in self.model.tensors.items() if name not in self.model.constants}
-        largest = max([*sizes.values(), 1])
-        fetched = sum(sizes.get(name, largest) for name in names)
-        return max(1, min(self.max_chunk, self.budget // (3 * largest + fetched)))
-
-    def _convert(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
-        specs = {s.name: s for s in self.model.inputs}
-        unknown = [name for name in feeds if name not in specs]
-        missing = [name for name in specs if name not in feeds]
-        if unknown:
-            raise InputError(f"{self.model.source} has no input {unknown[0]!r}; it has: {', '.join(specs)}")
-        if missing:
-            wants = ", ".join(f"{n!r} ({specs[n].describe()})" for n in missing)
-            raise InputError(f"{self.model.source} also needs {wants}: give it with -I {missing[0]}=@FILE")
-        axes = batching.batch_axes(self.model)
-        return {name: _fit(np.asarray(array), specs[name], axes[name]) for name, array in feeds.items()}
-
-    def _count(self, arrays: Arrays) -> int:
-        axes = batching.batch_axes(self.model)
-        counts = {n: a.shape[axis] for n, a in arrays.items() if (axis := axes[n]) is not None and a.ndim}
-        several = {c for c in counts.values() if c != 1}
-        if len(several) > 1:
-            raise InputError(f"the inputs hold different numbers of samples: {counts}")
-        return several.pop() if several else 1
+    def _chunk(self, arrays: Arrays) -> int:
+        """Samples per chunk within the budget: three of the largest tensors live at once, and all outputs."""
+        one = {name: array.shape for name, array in feeding.rows(arrays, self._axes, 0, 1).items()}
+        key = tuple(one.values())
+        if key not in self._chunks:
+            sizes = tensor_bytes(self.model, one)
+            held = 3 * max(sizes.values(), default=1) + sum(sizes.get(o.name, 0) for o in self.model.outputs)
+            self._chunks[key] = max(1, min(self.max_chunk, self.budget // max(held, 1)))
+        return self._chunks[key]
 
 
 def available() -> list[str]:
@@ -289,8 +315,8 @@ class _Runner:
     def __init__(
         self, model: Model, providers: list[str], threads: int | None, exact: bool, allow_fallback: bool
     ) -> None:
-        model, self.renamed = _with_numpy_types(model)
-        self.source = model.source
+        self.cast = cast(model)
+        model, self.source = self.cast.model, model.source
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = threads or 0
@@ -298,7 +324,7 @@ class _Runner:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if providers != [PROVIDERS["cpu"]]:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        _attach_external(model, options)
+        self.mapped = _attach_external(model, options)  # memory that the session reads as long as it lives
         ort.set_seed(SEED)
         try:
             self.session = ort.InferenceSession(model.proto.SerializeToString(), options, providers=providers)
@@ -320,12 +346,13 @@ class _Runner:
 
     def run(self, arrays: Arrays, names: Sequence[str]) -> Arrays:
         """Run once; `arrays` fit the session's batch."""
-        asked = [self.renamed.get(name, name) for name in names]
+        given = {self.cast.inputs.get(name, name): array for name, array in arrays.items()}
+        asked = [self.cast.outputs.get(name, name) for name in names]
         try:
-            values = self.session.run(asked, arrays)
+            values = self.session.run(asked, given)
         except Exception as error:  # as above
             raise RunError(f"{self.source} failed while running: {_brief(error)}") from error
-        return {name: _array(value) for name, value in zip(names, values, strict=True)}
+        return {name: results.as_array(name, value) for name, value in zip(names, values, strict=True)}
 
 
 def _resolve(providers: Sequence[str], allow_fallback: bool) -> list[str]:
@@ -345,63 +372,11 @@ def _resolve(providers: Sequence[str], allow_fallback: bool) -> list[str]:
     return chosen or [PROVIDERS["cpu"]]
 
 
-def _fit(array: NDArray[Any], spec: TensorSpec, axis: int | None) -> NDArray[Any]:
-    """Convert to the declared type, native byte order and contiguous memory; check the shape."""
-    if spec.shape is not None:
-        fits = array.ndim == len(spec.shape) and all(
-            not isinstance(want, int) or got == want or (i == axis and want >= 1)
-            for i, (want, got) in enumerate(zip(spec.shape, array.shape, strict=False))
-        )
-        if not fits:
-            raise InputError(f"input {spec.name!r} wants {spec.describe()}, got {array.dtype} {list(array.shape)}")
-    if spec.dtype == "string":
-        return np.ascontiguousarray(array.astype(object))
-    dtype = np.dtype("float32" if not spec.dtype or spec.dtype.startswith(NO_NUMPY) else spec.dtype)
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"input {spec.name!r} wants {spec.describe()}, got values of type {array.dtype}")
-    if dtype.kind in "iu" and array.dtype.kind == "f" and not np.array_equal(array, np.round(array)):
-        raise InputError(f"input {spec.name!r} wants {spec.describe()}, got fractions ({array.dtype})")
-    if dtype.kind in "iu" and array.size:
-        info = np.iinfo(dtype)
-        if array.min() < info.min or array.max() > info.max:
-            raise InputError(
-                f"input {spec.name!r} holds {info.min} to {info.max} ({dtype}), got {array.min()} to {array.max()}"
-            )
-    return np.ascontiguousarray(array.astype(dtype, copy=False)).reshape(array.shape)
-
-
-def _with_numpy_types(model: Model) -> tuple[Model, dict[str, str]]:
-    """Cast inputs and outputs that numpy has no type for; the second value maps a name to its cast twin."""
-    odd_in = [s for s in model.inputs if s.dtype.startswith(NO_NUMPY)]
-    odd_out = [s for s in model.outputs if s.dtype.startswith(NO_NUMPY)]
-    if not odd_in and not odd_out:
-        return model, {}
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    graph, casts, renamed = proto.graph, [], {}
-    for spec in odd_in:
-        inner = f"{spec.name}__as_{spec.dtype}"
-        casts.append(onnx.helper.make_node("Cast", [spec.name], [inner], name=inner, to=elem_type(spec.dtype)))
-        for node in graph.node:
-            node.input[:] = [inner if name == spec.name else name for name in node.input]
-        next(v for v in graph.input if v.name == spec.name).CopyFrom(value_info(replace(spec, dtype="float32")))
-    tail = []
-    for spec in odd_out:
-        renamed[spec.name] = f"{spec.name}__as_float32"
-        tail.append(onnx.helper.make_node("Cast", [spec.name], [renamed[spec.name]], to=onnx.TensorProto.FLOAT))
-        info = next(v for v in graph.output if v.name == spec.name)
-        info.CopyFrom(value_info(replace(spec, name=renamed[spec.name], dtype="float32")))
-    nodes = [*casts, *[onnx.NodeProto.FromString(n.SerializeToString()) for n in graph.node], *tail]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    return replace(model, proto=proto), renamed
-
-
-def _attach_external(model: Model, options: Any) -> None:
+def _attach_external(model: Model, options: Any) -> list[Any]:
     """Tell the session where external weights lie; files reached through a link are mapped and handed over."""
     tensors = external_tensors(model.proto)
     if not tensors:
-        return
+        return []
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.folder))
     linked_names, linked_values = [], []
     for tensor in tensors:
@@ -416,48 +391,7 @@ def _attach_external(model: Model, options: Any) -> None:
         linked_values.append(ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(mapped)))
     if linked_names:
         options.add_external_initializers(linked_names, linked_values)
-
-
-def _array(value: Any) -> NDArray[Any]:
-    """An output as an array; a sequence of maps becomes one row per map, columns in the order of its keys."""
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        keys = list(value[0])
-        return np.array([[row[key] for key in keys] for row in value])
-    if isinstance(value, list):
-        return np.stack([np.asarray(v) for v in value]) if value else np.zeros(0, np.float32)
-    return np.asarray(value)
-
-
-def _difference(alone: Arrays, together: Arrays) -> str:
-    """Why a batch doesn't equal its singles, "" when it does."""
-    for name, one in alone.items():
-        both = together[name]
-        if both.shape != one.shape:
-            return f"a batch of two gives {name!r} the shape {both.shape} instead of {one.shape}"
-        if one.dtype.kind not in "fiub":
-            if not np.array_equal(one, both):
-                return f"a batch of two changes {name!r}"
-            continue
-        a, b = one.astype(np.float64), both.astype(np.float64)
-        scale = float(np.abs(a[np.isfinite(a)]).max(initial=0.0))
-        # float16 carries 3 digits; a quantised integer may round the other way; float32 differs by summation order.
-        allowed = {"f": 1e-2 if one.dtype == np.float16 else 1e-4}.get(one.dtype.kind, 0.0) * scale
-        allowed = max(allowed, 1.0 if one.dtype.itemsize == 1 else 0.0)
-        worst = float(np.nanmax(np.abs(np.where(a == b, 0.0, a - b)), initial=0.0))
-        if worst > allowed or not np.array_equal(np.isnan(a), np.isnan(b)):
-            return f"a batch of two changes {name!r} by {worst:.3g}"
-    return ""
-
-
-def _bytes(spec: TensorSpec) -> int:
-    """Bytes of one sample of a tensor; unknown and symbolic dimensions count as 1."""
-    count = 1
-    for dim in spec.shape or ():
-        count *= dim if isinstance(dim, int) else 1
-    try:
-        return count * np.dtype(spec.dtype or "float32").itemsize
-    except TypeError:
-        return count * 4
+    return linked_values
 
 
 def _brief(error: Exception) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx_inspect.atomic import replacing
 from onnx_inspect.graph.model import Layer, Model
 from onnx_inspect.graph.surgery import expose
+from onnx_inspect.results import largest_difference
 
 if TYPE_CHECKING:
     from onnx_inspect.engine import Engine
@@ -30,8 +31,9 @@ class Trace:
     layers : tuple of Layer
         What was captured, in topological order.
     activations : mapping of layer name to ndarray, (N, ...)
-        Floating types narrower than float32 arrive as float32; integers and booleans stay.
-    outputs : mapping of output name to ndarray
+        Floating types narrower than float32 arrive as float32; integers and booleans stay. What lies in a loop has its
+        turns on axis 1; what lies in a branch that didn't run is empty.
+    outputs : mapping of output name to ndarray, (N, ...)
         The model's own outputs from the same run.
     sources : tuple of str
         What each of the N samples is.
@@ -88,29 +90,37 @@ def capture(
     own = [o.name for o in model.outputs]
     wanted = list(dict.fromkeys(layer.output.name for layer in layers))
     engine = make_engine(expose(model, wanted))
-    values = engine.run(arrays, [*own, *(name for name in wanted if name not in own)])
-    plain, opened = make_engine(model), {}
-    first = plain.first(arrays)
-    for name, array in plain.run(first, own).items():
-        opened[name] = _drift(array, engine.run(first, [name])[name])
-    drifts = [d for d in opened.values() if d is not None]
+    names = [*own, *(name for name in wanted if name not in own)]
+    values = engine.run(arrays, names)
+    count = len(sources)
+    captured = {name: engine.samples_first(name, value, count) for name, value in values.items()}
     return Trace(
         digest=model.digest,
         layers=tuple(sorted(dict.fromkeys(layers), key=lambda layer: layer.index)),
-        activations={layer.name: _as_float32(values[layer.output.name]) for layer in layers},
-        outputs={name: values[name] for name in own},
+        activations={layer.name: _as_float32(captured[layer.output.name]) for layer in layers},
+        outputs={name: captured[name] for name in own},
         sources=tuple(sources),
         provider=engine.provider,
-        drift=max(drifts) if drifts else None,
+        drift=_drift(make_engine(model), engine, arrays, values if count == 1 else None),
     )
 
 
-def _drift(plain: NDArray[Any], opened: NDArray[Any]) -> float | None:
+def _drift(
+    plain: Engine, opened: Engine, arrays: Mapping[str, NDArray[Any]], ran: Mapping[str, NDArray[Any]] | None
+) -> float | None:
+    """Largest |difference| of two engines' outputs for the first sample; `ran` is what the second gave for it already."""
+    first = plain.first(arrays)
+    before = plain.run(first)
+    after = ran or opened.run(first, list(before))
+    found = [_apart(one, after[name]) for name, one in before.items()]
+    return max((d for d in found if d is not None), default=None)
+
+
+def _apart(one: NDArray[Any], other: NDArray[Any]) -> float | None:
     """Largest |difference| of two outputs; None for what isn't numeric."""
-    if plain.dtype.kind not in "fiub" or plain.shape != opened.shape or not plain.size:
-        return None
-    a, b = plain.astype(np.float64), opened.astype(np.float64)
-    return float(np.nanmax(np.where(a == b, 0.0, np.abs(a - b)), initial=0.0))
+    return (
+        largest_difference(one, other) if one.shape == other.shape and one.dtype.kind in "fiub" and one.size else None
+    )
 
 
 def _as_float32(array: NDArray[Any]) -> NDArray[Any]:
@@ -133,4 +143,5 @@ def _write_npz(stream: IO[bytes], arrays: Mapping[str, NDArray[Any]]) -> None:
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
+                plain = array.astype(str) if array.dtype == object else np.asanyarray(array)  # text needs no pickle
+                np.lib.format.write_array(entry, plain, allow_pickle=False)

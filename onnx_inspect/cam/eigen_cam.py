@@ -1,8 +1,9 @@
 """Eigen-CAM: the first principal component of the maps (Muhammad and Yeasin 2020, arXiv:2008.00299).
 
 ``L = A v1`` with A as (positions, channels) and v1 its first right singular vector, uncentred as in the paper
-(pytorch-grad-cam centres each channel first: ``centre=true``). The vector's sign is arbitrary: it is chosen so that the
-map correlates positively with the mean activation. It looks at no class: the map is the same for every target.
+(pytorch-grad-cam centres each channel first: ``centre=true``). The vector's sign is arbitrary. It is chosen so that the
+map's largest magnitude is positive (Seg-Eigen-CAM's Eq. 13), which leaves the map of non-negative activations
+non-negative; a centred map, which has values of both signs, correlates positively with the mean activation. It looks at no class: the map is the same for every target.
 Cost: one pass up to the layer.
 """
 
@@ -42,6 +43,6 @@ def _component(activation: Maps, centre: bool) -> Maps:
         scores = vectors[:, -1] * np.sqrt(max(values[-1], 0.0))
     else:
         scores = matrix @ np.linalg.eigh(matrix.T @ matrix)[1][:, -1]
-    if np.dot(scores - scores.mean(), mean - mean.mean()) < 0 or (np.ptp(scores) == 0 and scores.sum() < 0):
-        scores = -scores
+    agreement = np.dot(scores - scores.mean(), mean - mean.mean()) if centre else scores.max() + scores.min()
+    scores = scores * (-1 if agreement < 0 else 1)
     return scores.reshape(height, width).astype(np.float32)

@@ -124,6 +124,17 @@ def figure_paths(out: Path | None, stems: Sequence[str]) -> list[Path]:
     return paths
 
 
+def save_figure(renderer: Any, result: Any, path: Path) -> None:
+    """Draw a result with its renderer (`figure_size` and `draw`) and write the figure."""
+    from matplotlib.figure import Figure
+
+    from onnx_inspect.render._save import save
+
+    figure = Figure(figsize=renderer.figure_size(result))
+    renderer.draw(result, figure)
+    save(figure, path)
+
+
 def stem(source: str) -> str:
     """Short name of an input's source, for file names and titles."""
     path = Path(source)

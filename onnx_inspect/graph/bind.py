@@ -11,15 +11,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TypeProto, numpy_helper
 
-from onnx_inspect.errors import InputError, ModelError
-from onnx_inspect.graph.batch import batch_axes
+from onnx_inspect.errors import ModelError
+from onnx_inspect.graph.bodies import LOOPS
 from onnx_inspect.graph.constants import attribute, evaluate, read
-from onnx_inspect.graph.model import Dim, Model, TensorSpec, constant_tensor, spec, subgraphs
-from onnx_inspect.graph.schemaless import STANDARD, TO_FLOAT, output_types, standard
+from onnx_inspect.graph.input_shapes import ANONYMOUS, Shape, fixed, input_specs, symbols
+from onnx_inspect.graph.model import Dim, Model, TensorSpec, constant_tensor, spec
+from onnx_inspect.graph.schemaless import MICROSOFT, STANDARD, element, output_type, standard
 from onnx_inspect.graph.shapes import SMALL
-
-Shape = tuple[int, ...]
-ANONYMOUS = ("", "None", "?")  # symbols that exporters write for "unknown": equal ones need not be equal numbers
 
 # Nodes that compute shapes from shapes; their values are worked out where all they read is known and small.
 SHAPE_MATH = {
@@ -29,19 +27,28 @@ SHAPE_MATH = {
     *("Slice", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where", "Xor"),
 }
 
+# What onnx raises where it has no rule for an operator, or one that needs more than is known, or other types.
+NO_RULE = (
+    onnx.defs.SchemaError,
+    onnx.shape_inference.InferenceError,
+    onnx.checker.ValidationError,
+    *(KeyError, ValueError, RuntimeError),
+)
+
 
 @dataclass(frozen=True)
 class Visit:
     """One node and what is known of the tensors it reads and makes; inputs left out have an empty name.
 
     `bodies` holds the visits inside an If, Loop or Scan; of an If whose condition follows from the shapes, only the
-    branch taken.
+    branch taken. `times` is how often a loop goes round, None where that is unknown.
     """
 
     node: onnx.NodeProto
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     bodies: tuple[tuple[Visit, ...], ...] = ()
+    times: int | None = 1
 
 
 def bind(model: Model, shapes: Mapping[str, Shape] | None = None) -> dict[str, Shape]:
@@ -62,61 +69,6 @@ def bind(model: Model, shapes: Mapping[str, Shape] | None = None) -> dict[str, S
     return {name: whole for name, shape in known.items() if (whole := fixed(shape)) is not None}
 
 
-def fixed(shape: tuple[Dim, ...] | None) -> Shape | None:
-    """Return the shape where every axis has a number, else None."""
-    if shape is None or not all(isinstance(d, int) for d in shape):
-        return None
-    return tuple(d for d in shape if isinstance(d, int))
-
-
-def input_specs(model: Model, shapes: Mapping[str, Shape] | None = None) -> dict[str, TensorSpec]:
-    """Return the inputs with their shapes chosen, as for :func:`bind`.
-
-    Raises
-    ------
-    InputError
-        No such input, or a shape that doesn't fit it.
-    """
-    shapes = shapes or {}
-    sizes = _symbols(model, shapes)
-    axes = batch_axes(model)
-    chosen = {}
-    for tensor in model.inputs:
-        shape: tuple[Dim, ...] | None = shapes.get(tensor.name, tensor.shape)
-        if tensor.name not in shapes and shape is not None:
-            batch = axes.get(tensor.name) if len(shape) > 1 else None
-            dims = (1 if i == batch and not isinstance(d, int) and d not in sizes else d for i, d in enumerate(shape))
-            shape = tuple(sizes.get(d, d) if isinstance(d, str) else d for d in dims)
-        chosen[tensor.name] = replace(tensor, shape=shape)
-    return chosen
-
-
-def _symbols(model: Model, shapes: Mapping[str, Shape]) -> dict[str, int]:
-    """Number for each symbol of the inputs' shapes: as asked, and 1 for the batch."""
-    inputs = {tensor.name: tensor for tensor in model.inputs}
-    sizes: dict[str, int] = {}
-    for name, asked in shapes.items():
-        if name not in inputs:
-            raise InputError(f"{model.source} has no input {name!r}; its inputs: {', '.join(inputs) or 'none'}")
-        declared = inputs[name].shape
-        if declared is None:
-            continue
-        for dim, size in zip(declared, asked, strict=False):
-            same = sizes.setdefault(dim, size) == size if isinstance(dim, str) and dim not in ANONYMOUS else True
-            if len(declared) != len(asked) or not same or (isinstance(dim, int) and dim != size):
-                raise InputError(
-                    f"input {name!r} of {model.source} is {inputs[name].describe()}, not {list(asked)}: give a shape"
-                    " that fits"
-                )
-    for name, axis in batch_axes(model).items():
-        shape = inputs[name].shape
-        if axis is not None and shape is not None and len(shape) > 1:
-            symbol = shape[axis]
-            if isinstance(symbol, str) and symbol not in ANONYMOUS:
-                sizes.setdefault(symbol, 1)
-    return sizes
-
-
 def visits(model: Model, shapes: Mapping[str, Shape] | None = None) -> tuple[Visit, ...]:
     """Go through the model's nodes in order with the inputs' shapes chosen as for :func:`bind`.
 
@@ -125,7 +77,7 @@ def visits(model: Model, shapes: Mapping[str, Shape] | None = None) -> tuple[Vis
     InputError
         No such input, or a shape that doesn't fit it.
     """
-    known = _Known(model, _symbols(model, shapes or {}))
+    known = _Known(model, symbols(model, shapes or {}))
     known.types.update((name, _type(tensor)) for name, tensor in input_specs(model, shapes).items())
     return known.graph(model.proto.graph)
 
@@ -182,23 +134,23 @@ class _Known:
             self.data[name] = read(tensor, self.model)
 
     def _visit(self, node: onnx.NodeProto) -> Visit:
-        graphs = subgraphs(node)
-        if node.op_type == "If" and node.input[0] in self.data:
-            taken = "then_branch" if bool(self.data[node.input[0]].reshape(-1)[0]) else "else_branch"
-            graphs = [attribute(node, taken, None)]
-        inner = [_Known(self.model, self.sizes, dict(self.types), dict(self.data), False) for _ in graphs]
-        bodies = tuple(known.graph(graph) for known, graph in zip(inner, graphs, strict=True))
-        inferred = self._branches(node, graphs, inner) if node.op_type == "If" else self._infer(node)
+        bodies: tuple[tuple[Visit, ...], ...] = ()
+        times: int | None = 1
+        if node.op_type == "If":
+            bodies, inferred = self._branches(node)
+        elif node.op_type in LOOPS:
+            bodies, inferred, times = self._turns(node)
+        else:
+            inferred = self._infer(node)
         outputs = [n for n in node.output if n]
         for name in outputs:
             self.types[name] = self._complete(name, inferred.get(name))
         self._compute(node)
-        return Visit(
-            node,
-            tuple(self._spec(name) for name in node.input),
-            tuple(self._spec(name) for name in outputs),
-            bodies,
-        )
+        inputs = tuple(self._spec(name) for name in node.input)
+        return Visit(node, inputs, tuple(self._spec(name) for name in outputs), bodies, times)
+
+    def _inside(self) -> _Known:
+        return _Known(self.model, self.sizes, dict(self.types), dict(self.data), False)
 
     def _spec(self, name: str) -> TensorSpec:
         return spec(onnx.ValueInfoProto(name=name, type=self.types.get(name) if name else None))
@@ -212,46 +164,88 @@ class _Known:
             shape = found.shape
         return _type(TensorSpec(name, found.dtype or declared.dtype, shape))
 
-    def _branches(
-        self, node: onnx.NodeProto, graphs: list[onnx.GraphProto], inner: list[_Known]
-    ) -> dict[str, TypeProto]:
-        """Types of an If's outputs: those on which its branches agree."""
+    def _branches(self, node: onnx.NodeProto) -> tuple[tuple[tuple[Visit, ...], ...], dict[str, TypeProto]]:
+        """Visit an If's branches; its outputs' types are what they agree on."""
+        names = ["then_branch", "else_branch"]
+        if node.input[0] in self.data:
+            names = names[:1] if bool(self.data[node.input[0]].reshape(-1)[0]) else names[1:]
+        graphs = [attribute(node, name, None) for name in names]
+        inner = [self._inside() for _ in graphs]
+        bodies = tuple(known.graph(graph) for known, graph in zip(inner, graphs, strict=True))
         agreed = {}
         for position, name in enumerate(node.output):
-            kinds = [k.types.get(g.output[position].name) for k, g in zip(inner, graphs, strict=True)]
-            if kinds[0] is not None and all(kind == kinds[0] for kind in kinds):
-                agreed[name] = kinds[0]
-        if len(graphs) == 1:
-            values = {name: graphs[0].output[i].name for i, name in enumerate(node.output)}
-            self.data |= {name: inner[0].data[v] for name, v in values.items() if v in inner[0].data}
-        return agreed
+            made = [graph.output[position].name for graph in graphs]
+            agreed[name] = _agreed(name, [k._spec(n) for k, n in zip(inner, made, strict=True)])
+            if len(graphs) == 1 and made[0] in inner[0].data:
+                self.data[name] = inner[0].data[made[0]]
+        return bodies, agreed
+
+    def _turns(self, node: onnx.NodeProto) -> tuple[tuple[tuple[Visit, ...], ...], dict[str, TypeProto], int | None]:
+        """Visit a loop's body once, with what stays the same from turn to turn; count the turns."""
+        graph = attribute(node, "body", None)
+        loop = node.op_type == "Loop"
+        scanned = 0 if loop else attribute(node, "num_scan_inputs", 0)
+        first = 2 if loop else 0  # of the states, among the inputs of the node as of the body
+        states = list(node.input)[first : len(node.input) - scanned]
+        formal, made = [v.name for v in graph.input], [v.name for v in graph.output]
+        types = [self.types.get(name, TypeProto()) for name in states]
+        while True:
+            inner = self._inside()
+            if loop:
+                inner.types |= dict(zip(formal, (_scalar("int64"), _scalar("bool")), strict=False))
+                if not node.input[1] or bool(np.all(self.data.get(node.input[1], False))):
+                    inner.data[formal[1]] = np.array(True)
+            else:
+                items = [_item(self._spec(name)) for name in node.input[len(states) :]]
+                inner.types |= {n: _type(s) for n, s in zip(formal[len(states) :], items, strict=True)}
+            inner.types |= dict(zip(formal[first:], types, strict=False))
+            body = inner.graph(graph)
+            after = [inner._spec(name) for name in made[1 if loop else 0 :]][: len(states)]
+            same = [_agreed("", [_named(kind), s]) for kind, s in zip(types, after, strict=True)]
+            if same == types:
+                break
+            types = same
+        times = self._count(node, inner, made) if loop else self._length(node, len(states))
+        stacked = [inner._spec(name) for name in made[len(states) + (1 if loop else 0) :]]
+        rest = [_type(replace(s, shape=None if s.shape is None else (times, *s.shape))) for s in stacked]
+        return (body,), dict(zip(node.output, [*types, *rest], strict=False)), times
+
+    def _count(self, node: onnx.NodeProto, inner: _Known, made: list[str]) -> int | None:
+        """Turns of a Loop whose number is known and that nothing ends early."""
+        number = self.data.get(node.input[0]) if node.input[0] else None
+        endless = bool(np.all(inner.data.get(made[0], False)))
+        return int(number.reshape(-1)[0]) if number is not None and endless else None
+
+    def _length(self, node: onnx.NodeProto, states: int) -> int | None:
+        """Turns of a Scan: the length of what it goes through, along its first axis."""
+        shape = fixed(self._spec(node.input[states]).shape)
+        return shape[0] if shape and not any(attribute(node, "scan_input_axes", [])) else None
 
     def _infer(self, node: onnx.NodeProto) -> dict[str, TypeProto]:
         """Types that follow for one node; empty where no rule gives them."""
-        if subgraphs(node):
-            return {}
-        if found := output_types(node, self.types):
-            return found
+        if (found := output_type(node, self.types)) is not None:
+            return {node.output[0]: found}
         try:
-            if node.op_type in STANDARD and node.domain == "com.microsoft":
-                rule = onnx.defs.get_schema(STANDARD[node.op_type][0], self._version(""))
+            if node.domain == MICROSOFT and node.op_type in STANDARD:
+                rule = onnx.defs.get_schema(STANDARD[node.op_type][0], 13)  # there Gemm's third input is optional
                 plain = standard(node, rule.attributes)
-            else:
-                rule = onnx.defs.get_schema(node.op_type, self._version(node.domain), node.domain)
-                plain = node
-            found = self._apply(rule, plain)
-        except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, KeyError):
-            return {}  # no rule, or one that needs more than is known
-        if node.op_type in TO_FLOAT and plain is not node:
-            found[node.output[0]].tensor_type.elem_type = onnx.TensorProto.FLOAT
-        return found
+                types = {n: _type(replace(self._spec(n), dtype="float32")) for n in plain.input}  # all one type
+                made = self._apply(rule, plain, types)[plain.output[0]]
+                made.tensor_type.elem_type = element(node, self.types)
+                return {plain.output[0]: made}
+            rule = onnx.defs.get_schema(node.op_type, self._version(node.domain), node.domain)
+            return self._apply(rule, node, self.types)
+        except NO_RULE:
+            return {}
 
-    def _apply(self, rule: onnx.defs.OpSchema, node: onnx.NodeProto) -> dict[str, TypeProto]:
+    def _apply(
+        self, rule: onnx.defs.OpSchema, node: onnx.NodeProto, types: Mapping[str, TypeProto]
+    ) -> dict[str, TypeProto]:
         inputs = [n for n in node.input if n]
         return onnx.shape_inference.infer_node_outputs(
             rule,
             node,
-            {n: self.types[n] for n in inputs},
+            {n: types[n] for n in inputs},
             {n: numpy_helper.from_array(self.data[n], n) for n in inputs if n in self.data},
             opset_imports=list(self.model.proto.opset_import),
             ir_version=self.model.proto.ir_version,
@@ -298,6 +292,29 @@ def _type(tensor: TensorSpec) -> TypeProto:
         number = onnx.TensorProto.STRING if tensor.dtype == "string" else _number(tensor.dtype)
     shape = tensor.shape
     return onnx.helper.make_tensor_type_proto(number, None if shape is None else [_known(d) for d in shape])
+
+
+def _agreed(name: str, specs: list[TensorSpec]) -> TypeProto:
+    """Type on which several specs agree."""
+    dtype = specs[0].dtype if len({s.dtype for s in specs}) == 1 else ""
+    shapes = [s.shape for s in specs if s.shape is not None]
+    shape: tuple[Dim, ...] | None = None
+    if len(shapes) == len(specs) and len({len(s) for s in shapes}) == 1:
+        shape = tuple(dims[0] if len(set(dims)) == 1 else None for dims in zip(*shapes, strict=True))
+    return _type(TensorSpec(name, dtype, shape))
+
+
+def _named(kind: TypeProto) -> TensorSpec:
+    return spec(onnx.ValueInfoProto(type=kind))
+
+
+def _scalar(dtype: str) -> TypeProto:
+    return _type(TensorSpec("", dtype, ()))
+
+
+def _item(tensor: TensorSpec) -> TensorSpec:
+    """What one turn of a Scan gets of a tensor."""
+    return replace(tensor, shape=tensor.shape[1:] if tensor.shape else None)
 
 
 def _known(dim: Dim) -> Dim:

@@ -73,7 +73,8 @@ def _is_scores(name: str, model: Model, shapes: Mapping[str, tuple[int, ...]] | 
     if shape is None or len(shape) < 2:
         return False
     inner = [d for d in shape[1:] if d != 1]
-    return len(inner) <= 1 and all(isinstance(d, int) for d in inner)
+    # (N, classes), or pooled maps that kept their axes: (N, classes, 1, 1); (N, boxes, 1) is a detector's
+    return len(shape) in (2, 4, 5) and len(inner) <= 1 and all(isinstance(d, int) for d in inner)
 
 
 def _trace_back(model: Model, output: str) -> Classifier:

@@ -36,7 +36,11 @@ class Scope:
 
     def body(self, graph: onnx.GraphProto, path: str) -> Scope:
         """Scope of a body whose node lies in this one; `path` tells bodies apart that use the same names."""
-        return Scope(self.model, graph, self, f"{self.path}{path}/")
+        return Scope(self.model, graph, self, path)
+
+    def named(self, name: str) -> str:
+        """Name from outside of a node of this graph, as in :mod:`onnx_inspect.graph.bodies`."""
+        return self.path + (name.lstrip("/") or name) if self.path else name
 
     def constant(self, name: str) -> Constant | None:
         """Find a tensor that only constants decide; None where an input has a say in it."""

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnx_inspect.graph.bind import Shape, Visit, fixed, visits
+from onnx_inspect.graph.bind import Visit, visits
 from onnx_inspect.graph.constants import Scope, attribute
+from onnx_inspect.graph.input_shapes import Shape, fixed
 from onnx_inspect.graph.model import Model, TensorSpec, node_inputs
 from onnx_inspect.graph.schemaless import ALIKE, STANDARD
 
@@ -133,14 +134,15 @@ def node_macs(visit: Visit) -> int | None:
 
 
 def _control_flow(visit: Visit) -> int | None:
-    """An If costs what its branches agree on; a loop nothing if its body does, else it is unknown."""
+    """An If costs what its branches agree on; a loop its body as often as it goes round."""
     sums = []
     for body in visit.bodies:
         parts = [node_macs(inner) for inner in body]
         sums.append(None if any(p is None for p in parts) else sum(p for p in parts if p is not None))
-    if visit.node.op_type == "If":
-        return sums[0] if all(s == sums[0] for s in sums) else None
-    return 0 if all(s == 0 for s in sums) else None
+    first = sums[0]
+    if any(other != first for other in sums) or first is None or (first and visit.times is None):
+        return None
+    return first * (visit.times or 0)
 
 
 def _convolution(node: onnx.NodeProto, shapes: Shapes, output: Shape) -> int | None:

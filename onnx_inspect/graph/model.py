@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -14,21 +14,19 @@ from pathlib import Path
 import onnx
 from onnx.helper import tensor_dtype_to_np_dtype
 
-from onnx_inspect.errors import LayerError, ModelError
-from onnx_inspect.graph.inline import SCOPE_KEY
-from onnx_inspect.graph.shapes import infer
+from onnx_inspect.errors import LayerError
+from onnx_inspect.graph.bodies import bodies
 
 Dim = int | str | None
 METADATA_PREFIX = "onnx_inspect."  # keys that exporters stamp: onnx_inspect.preprocess, .labels, .modules
-TORCH_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 @dataclass(frozen=True)
 class TensorSpec:
     """A named value of the graph.
 
-    `dtype` is numpy's name (``float32``, ``uint8``, ``bfloat16``), or ``string``, ``sequence``, ``map``, or ``""`` where
-    nobody says. `shape` holds an int, a symbol or None per axis; it is None where the rank is unknown.
+    `dtype` is numpy's name (``float32``, ``uint8``, ``bfloat16``), or ``string``, ``sequence``, ``map``, or ``""``
+    where nobody says. `shape` holds an int, a symbol or None per axis; it is None where the rank is unknown.
     """
 
     name: str
@@ -52,7 +50,8 @@ class Layer:
     """A node seen through one of its outputs: what people point at with ``--layer``.
 
     `index` counts the model's layers in topological order. `scope` is the source module's path where the exporter
-    recorded it (``layer4.1.conv2``), else "".
+    recorded it (``layer4.1.conv2``), else "". `around` holds the operators of the control-flow nodes that a layer lies
+    in, outermost first (``("If", "Loop")``); such a layer has the index of the outermost.
     """
 
     name: str
@@ -60,6 +59,7 @@ class Layer:
     output: TensorSpec
     index: int
     scope: str = ""
+    around: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,12 @@ class Model:
     inputs, outputs : tuple of TensorSpec
         Inputs exclude initialisers, whatever the IR version lists.
     layers : tuple of Layer
-        One for each node that computes something, in topological order; Constant nodes are weights, not layers.
+        One for each node of the main graph that computes something, in topological order; Constant nodes are weights,
+        not layers.
+    tensors : mapping of name to TensorSpec
+        What is known of them, also of those that layers inside control flow make.
+    inner : tuple of Layer
+        Layers inside the bodies of If, Loop and Scan, named ``If_0/then_branch/Conv_3``. Exposing lifts them out.
     folder : Path or None
         Where external data lies.
     shared : frozenset of str
@@ -91,6 +96,7 @@ class Model:
     outputs: tuple[TensorSpec, ...]
     layers: tuple[Layer, ...]
     tensors: Mapping[str, TensorSpec]
+    inner: tuple[Layer, ...] = ()
     folder: Path | None = None
     shared: frozenset[str] = frozenset()
 
@@ -129,16 +135,19 @@ class Model:
 
     @cached_property
     def _by_name(self) -> dict[str, Layer]:
-        return {layer.name: layer for layer in self.layers}
+        return {layer.name: layer for layer in (*self.inner, *self.layers)}
 
     @cached_property
     def _by_tensor(self) -> dict[str, Layer]:
-        table = {layer.output.name: layer for layer in self.layers}
-        by_node = {node.name: node for node in self.proto.graph.node}
-        for layer in self.layers:
-            for extra in by_node[layer.name].output[1:]:
-                if extra:
-                    table[extra] = Layer(extra, layer.op_type, self.tensor(extra), layer.index, layer.scope)
+        """Layers by what they make; a node's further outputs are layers of their own name."""
+        table = {layer.output.name: layer for layer in (*self.inner, *self.layers)}
+        made = {node.name: list(node.output) for node in self.proto.graph.node}
+        for body in bodies(self.proto.graph):
+            made |= {body.named(n.name): [body.named(o) for o in n.output if o] for n in body.nodes}
+        for layer in (*self.layers, *self.inner):
+            for name in made[layer.name]:
+                if name and name not in table and name in self.tensors:
+                    table[name] = replace(layer, name=name, output=self.tensor(name))
         return table
 
     def tensor(self, name: str) -> TensorSpec:
@@ -149,7 +158,8 @@ class Model:
         """Find one layer the ways people name it.
 
         Tried in this order: node name, tensor name, module path (``layer4.1.conv2``), glob, ``Conv:-1`` (the last
-        Conv), index (``12`` or ``-1``).
+        Conv), index (``12`` or ``-1``), and the end of a name inside control flow (``LSTM`` for
+        ``If_1/then_branch/LSTM``).
 
         Raises
         ------
@@ -174,12 +184,14 @@ class Model:
             return (exact,)
         if scoped := self._scoped(text):
             return (scoped,)
-        if any(c in text for c in "*?["):
-            table = {layer.index: layer for layer in self.layers if self._matches(layer, text)}
-            if table:
-                return tuple(table.values())
+        both = sorted((*self.layers, *self.inner), key=lambda layer: layer.index)
+        if any(c in text for c in "*?[") and (many := [la for la in both if self._matches(la, text)]):
+            return tuple(many)
         if picked := self._numbered(text):
             return (picked,)
+        end = "/" + text.lstrip("/")
+        if inside := [la for la in self.inner if la.name.endswith(end) or la.output.name.endswith(end)]:
+            return tuple(inside)
         raise self._miss(text)
 
     def _scoped(self, path: str) -> Layer | None:
@@ -187,8 +199,11 @@ class Model:
         modules: dict[str, str] = json.loads(self.metadata.get(METADATA_PREFIX + "modules", "{}"))
         if path in modules and modules[path] in self._by_tensor:
             return self._by_tensor[modules[path]]
-        inside = [la for la in self.layers if la.scope == path or la.scope.startswith(path + ".")]
-        return inside[-1] if inside and path else None
+        for pool in (self.layers, self.inner):
+            inside = [la for la in pool if la.scope == path or la.scope.startswith(path + ".")]
+            if inside and path:
+                return inside[-1]
+        return None
 
     @staticmethod
     def _matches(layer: Layer, pattern: str) -> bool:
@@ -198,13 +213,24 @@ class Model:
         if re.fullmatch(r"-?\d+", text):
             index, pool = int(text), list(self.layers)
         elif match := re.fullmatch(r"(\w+):(-?\d+)", text):
-            index, pool = int(match[2]), [la for la in self.layers if la.op_type.lower() == match[1].lower()]
+            index, pool = int(match[2]), self._of_type(match[1])
         else:
             return None
         return pool[index] if -len(pool) <= index < len(pool) else None
 
+    def _of_type(self, op_type: str) -> list[Layer]:
+        """Layers of one operator; those inside control flow only where the main graph has none."""
+        found = [la for la in self.layers if la.op_type.lower() == op_type.lower()]
+        return found or [la for la in self.inner if la.op_type.lower() == op_type.lower()]
+
     def _miss(self, text: str) -> LayerError:
-        names = {n: None for la in self.layers for n in (la.name, la.output.name, la.scope) if n}
+        if (match := re.fullmatch(r"(\w+):-?\d+", text)) and (pool := self._of_type(match[1])):
+            kind = pool[0].op_type
+            return LayerError(
+                f"layer {text!r} is not in {self.source}: it has {len(pool)} {kind} layers, '{kind}:0' to"
+                f" '{kind}:{len(pool) - 1}'"
+            )
+        names = {n: None for la in (*self.layers, *self.inner) for n in (la.name, la.output.name, la.scope) if n}
         near = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
         near = near or [n for n in names if text.lower() in n.lower()][:3] or list(names)[-3:]
         closest = ", ".join(repr(n) for n in near)
@@ -253,34 +279,6 @@ def _captured(graph: onnx.GraphProto) -> list[str]:
     return list(needed)
 
 
-def build(proto: onnx.ModelProto, *, source: str, digest: str, folder: Path | None) -> Model:
-    """Make a Model of a proto that the caller gives away: sort and name its nodes, infer what it doesn't say.
-
-    Raises
-    ------
-    ModelError
-        A tensor is read that nothing makes, made twice, or shapes contradict each other.
-    """
-    graph = proto.graph
-    weights = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
-    nodes = _sorted(graph, weights, source)
-    _name(nodes)
-    if [id(n) for n in nodes] != [id(n) for n in graph.node]:
-        copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
-        del graph.node[:]
-        graph.node.extend(copies)
-    tensors = {name: spec(info) for name, info in infer(proto, source).items()}
-    inputs = tuple(tensors.get(v.name) or spec(v) for v in graph.input if v.name not in weights)
-    outputs = tuple(tensors.get(v.name) or spec(v) for v in graph.output)
-    layers = tuple(
-        Layer(node.name, node.op_type, tensors.get(name) or TensorSpec(name, "", None), index, _scope(node))
-        for index, (node, name) in enumerate(
-            (n, next(o for o in n.output if o)) for n in graph.node if n.op_type != "Constant" and any(n.output)
-        )
-    )
-    return Model(proto, source, digest, inputs, outputs, layers, tensors, folder)
-
-
 def spec(info: onnx.ValueInfoProto) -> TensorSpec:
     """Read a ValueInfoProto."""
     kind = info.type.WhichOneof("value")
@@ -294,58 +292,3 @@ def spec(info: onnx.ValueInfoProto) -> TensorSpec:
         return TensorSpec(info.name, dtype, None)
     shape = tuple(d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in tensor.shape.dim)
     return TensorSpec(info.name, dtype, shape)
-
-
-def _sorted(graph: onnx.GraphProto, weights: set[str], source: str) -> list[onnx.NodeProto]:
-    """Nodes in topological order; the order given is kept where it already is one."""
-    makers: dict[str, onnx.NodeProto] = {}
-    for node in graph.node:
-        for name in node.output:
-            if name and name in makers:
-                raise ModelError(f"{source} makes the tensor {name!r} twice: it is not a valid graph")
-            makers[name] = node
-    ready = weights | {v.name for v in graph.input} | {""}
-    order: list[onnx.NodeProto] = []
-    waiting = list(graph.node)
-    while waiting:
-        later = []
-        for node in waiting:
-            if all(name in ready for name in node_inputs(node)):
-                order.append(node)
-                ready.update(node.output)
-            else:
-                later.append(node)
-        if len(later) == len(waiting):
-            node = later[0]
-            missing = next((n for n in node_inputs(node) if n not in ready and n not in makers), None)
-            problem = f"reads {missing!r}, which nothing makes" if missing else "lies on a cycle"
-            raise ModelError(f"{source}: node {node.name or node.op_type!r} {problem}: it is not a valid graph")
-        waiting = later
-    unmade = next((v.name for v in graph.output if v.name not in ready), None)
-    if unmade:
-        raise ModelError(f"{source}: output {unmade!r} is made by nothing: it is not a valid graph")
-    return order
-
-
-def _name(nodes: list[onnx.NodeProto]) -> None:
-    """Give every node a name of its own: unnamed ones become ``Conv_0``, counted over the whole graph."""
-    taken = {n.name for n in nodes if n.name}
-    seen: set[str] = set()
-    for index, node in enumerate(nodes):
-        name = node.name
-        if not name or name in seen:
-            base = name or f"{node.op_type}_{index}"
-            name = base if not node.name and base not in taken else f"{base}__{index}"
-            node.name = name
-        seen.add(name)
-
-
-def _scope(node: onnx.NodeProto) -> str:
-    """Module path that the exporter recorded: torch's dynamo metadata, or a call path we inlined."""
-    notes = {p.key: p.value for p in node.metadata_props}
-    if SCOPE_KEY in notes:
-        return notes[SCOPE_KEY].replace("/", ".")
-    if TORCH_SCOPES in notes:
-        parts = re.findall(r"'([^']*)'", notes[TORCH_SCOPES])
-        return parts[-2] if len(parts) > 1 else ""
-    return ""

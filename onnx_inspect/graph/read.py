@@ -10,8 +10,9 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from onnx_inspect.errors import ModelError
+from onnx_inspect.graph.build import build
 from onnx_inspect.graph.inline import inline
-from onnx_inspect.graph.model import Model, build
+from onnx_inspect.graph.model import Model
 
 KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview", "ai.onnx.preview.training")
 RUNTIME_DOMAINS = ("com.microsoft", "com.ms.", "org.pytorch.aten")  # prefixes that onnxruntime serves

@@ -11,8 +11,8 @@ from onnx_inspect.errors import ModelError
 SMALL = 4096  # elements: constants up to this size may decide shapes (Reshape targets, axes, pads)
 
 
-def infer(proto: onnx.ModelProto, source: str) -> dict[str, onnx.ValueInfoProto]:
-    """Type and shape by tensor name: inputs, outputs, declared and inferred values.
+def inferred(proto: onnx.ModelProto, source: str) -> onnx.GraphProto:
+    """Return the graph with all types and shapes that follow declared, in its bodies too; large weights are inputs.
 
     Raises
     ------
@@ -21,13 +21,23 @@ def infer(proto: onnx.ModelProto, source: str) -> dict[str, onnx.ValueInfoProto]
     """
     light = _without_weights(proto)
     try:
-        inferred = onnx.shape_inference.infer_shapes(light, strict_mode=True, data_prop=True)
+        return onnx.shape_inference.infer_shapes(light, strict_mode=True, data_prop=True).graph
     except onnx.shape_inference.InferenceError as error:
         message = " ".join(str(error).split())
         if "Incompatible" in message or "incompatible" in message or "ismatch" in message:
             raise ModelError(f"{source}: its shapes contradict each other: {message}") from error
-        inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
-    graph = inferred.graph
+    return onnx.shape_inference.infer_shapes(light, data_prop=True).graph
+
+
+def infer(proto: onnx.ModelProto, source: str) -> dict[str, onnx.ValueInfoProto]:
+    """Type and shape by name of the main graph's tensors: inputs, outputs, declared and inferred values.
+
+    Raises
+    ------
+    ModelError
+        As for :func:`inferred`.
+    """
+    graph = inferred(proto, source)
     return {v.name: v for v in [*graph.value_info, *graph.input, *graph.output]}
 
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 import onnx
 
+from onnx_inspect.graph.dependence import ancestors, descendants
 from onnx_inspect.graph.model import Layer, Model
-from onnx_inspect.graph.surgery import ancestors, descendants
 
 Form = Literal["channels-first", "channels-last", "tokens", "flat"]
 Shapes = Mapping[str, tuple[int, ...]]

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import onnx
 
 from onnx_inspect.errors import LayerError
-from onnx_inspect.graph.model import Layer, Model, TensorSpec, node_inputs
-
-SHAPE_READERS = ("Shape", "Size")  # their results depend on a tensor's shape, not on its values
+from onnx_inspect.graph.batch import varying
+from onnx_inspect.graph.declare import value_info
+from onnx_inspect.graph.dependence import ancestors as ancestors
+from onnx_inspect.graph.dependence import dependent, descendants
+from onnx_inspect.graph.lift import lift
+from onnx_inspect.graph.model import Layer, Model, node_inputs
 
 
 @dataclass(frozen=True)
@@ -38,24 +40,29 @@ def expose(model: Model, layers: Iterable[Layer | str]) -> Model:
     """Return a model that also outputs the given layers (or tensors), after its own outputs.
 
     Types and shapes are declared where they are known and left to the runtime elsewhere. Repeats and tensors that are
-    outputs already are added once.
+    outputs already are added once. What lies inside control flow is lifted out: of an If, the branch that doesn't run
+    gives an empty tensor; of a Loop or Scan, the values of all turns are stacked along a new first axis.
 
     Raises
     ------
     LayerError
-        A tensor is not made by the model's main graph.
+        The model doesn't compute such a tensor, or it can't leave the control flow that it lies in.
     """
+    around = {layer.output.name: layer.around for layer in model.inner}
     names = [item.output.name if isinstance(item, Layer) else item for item in layers]
     present = {o.name for o in model.outputs}
-    wanted = [n for n in dict.fromkeys(names) if n not in present]
-    for name in wanted:
-        if name not in model.producers:
-            raise LayerError(f"tensor {name!r} is not computed by {model.source}: it can't be exposed")
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
-    specs = tuple(model.tensor(name) for name in wanted)
+    specs = []
+    for name in dict.fromkeys(n for n in names if n not in present):
+        spec = model.tensor(name)
+        if name not in model.producers:
+            lift(proto, model, name)
+            if spec.shape is not None and "If" in around.get(name, ("If",)):
+                spec = replace(spec, shape=(None,) * len(spec.shape) or None)  # it may be empty
+        specs.append(spec)
     proto.graph.output.extend(value_info(s) for s in specs)
-    return replace(model, proto=proto, outputs=model.outputs + specs)
+    return replace(model, proto=proto, outputs=(*model.outputs, *specs))
 
 
 def cut(model: Model, layer: Layer | str, *, outputs: Sequence[str] | None = None) -> Cut:
@@ -71,6 +78,11 @@ def cut(model: Model, layer: Layer | str, *, outputs: Sequence[str] | None = Non
     """
     tensor = layer.output.name if isinstance(layer, Layer) else layer
     if tensor not in model.producers and tensor not in {i.name for i in model.inputs}:
+        if tensor in model.tensors:
+            raise LayerError(
+                f"tensor {tensor!r} of {model.source} lies inside control flow: it can be exposed, but the model can't"
+                " be cut there; choose a layer of the main graph"
+            )
         raise LayerError(f"tensor {tensor!r} is not computed by {model.source}: it can't be cut there")
     below = descendants(model, tensor)
     wanted = [name for name in (outputs or [o.name for o in model.outputs]) if name in below and name != tensor]
@@ -82,32 +94,8 @@ def cut(model: Model, layer: Layer | str, *, outputs: Sequence[str] | None = Non
     free = [o.name for o in model.outputs if o.name not in below]
     head = extract(model, [i.name for i in model.inputs], dict.fromkeys([tensor, *crossing, *free]))
     tail = extract(model, [tensor, *crossing], wanted, only=keep)
-    tail = replace(tail, shared=frozenset({tensor, *crossing}) - data_dependent(model) | model.shared)
+    tail = replace(tail, shared=frozenset({tensor, *crossing}) - varying(model) | model.shared)
     return Cut(tensor, crossing, head, tail)
-
-
-def descendants(model: Model, tensor: str) -> set[str]:
-    """Return the tensors computed from `tensor`, itself included."""
-    found = {tensor}
-    for node in model.proto.graph.node:
-        if any(name in found for name in node_inputs(node)):
-            found.update(n for n in node.output if n)
-    return found
-
-
-def ancestors(model: Model, tensors: Iterable[str], *, stop: set[str] | frozenset[str] = frozenset()) -> set[str]:
-    """Return the tensors needed to compute `tensors`, themselves included, without looking past those in `stop`."""
-    found: set[str] = set()
-    waiting = list(tensors)
-    while waiting:
-        name = waiting.pop()
-        if name in found or not name:
-            continue
-        found.add(name)
-        node = model.producers.get(name)
-        if node is not None and name not in stop:
-            waiting.extend(node_inputs(node))
-    return found
 
 
 def extract(model: Model, inputs: Sequence[str], outputs: Iterable[str], *, only: set[str] | None = None) -> Model:
@@ -137,52 +125,19 @@ def extract(model: Model, inputs: Sequence[str], outputs: Iterable[str], *, only
     graph.output.extend(value_info(s) for s in outs)
     made = {name for node in nodes for name in node.output}
     layers = tuple(layer for layer in model.layers if layer.output.name in made)
-    return replace(model, proto=proto, inputs=ins, outputs=outs, layers=layers)
-
-
-def value_info(spec: TensorSpec, *, needs_type: bool = False) -> onnx.ValueInfoProto:
-    """Declare a tensor with what is known of it; an input whose type nobody says is taken for float32.
-
-    Only the rank and the fixed dimensions are declared for inputs whose symbols would clash.
-    """
-    if not spec.dtype and not needs_type:
-        return onnx.ValueInfoProto(name=spec.name)
-    if spec.dtype in ("sequence", "map", "optional"):
-        return onnx.ValueInfoProto(name=spec.name)
-    element = elem_type(spec.dtype or "float32")
-    if spec.shape is None:
-        return onnx.helper.make_tensor_value_info(spec.name, element, None)
-    return onnx.helper.make_tensor_value_info(spec.name, element, list(spec.shape))
-
-
-def elem_type(dtype: str) -> int:
-    """ONNX's number for a type's numpy name."""
-    if dtype == "string":
-        return int(onnx.TensorProto.STRING)
-    if dtype in ("bfloat16",) or dtype.startswith(("float8", "int4", "uint4", "int2", "uint2", "float4")):
-        import ml_dtypes
-
-        return int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(getattr(ml_dtypes, dtype))))
-    return int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
-
-
-def data_dependent(model: Model) -> set[str]:
-    """Return the tensors whose values depend on an input's values, not on its shape alone."""
-    found = {i.name for i in model.inputs}
-    for node in model.proto.graph.node:
-        if node.op_type not in SHAPE_READERS and any(name in found for name in node_inputs(node)):
-            found.update(n for n in node.output if n)
-    return found
+    kept = {layer.index for layer in layers}
+    inner = tuple(layer for layer in model.inner if layer.index in kept)
+    return replace(model, proto=proto, inputs=ins, outputs=outs, layers=layers, inner=inner)
 
 
 def _with_shapes(model: Model, keep: set[str], tensor: str) -> set[str]:
     """Add what only computes shapes and constants to the tail's tensors, so that it isn't carried across."""
-    dependent = data_dependent(model)
+    moved = dependent(model.proto.graph, [i.name for i in model.inputs])
     keep = keep - {tensor}
     waiting = list(_sources(model, keep))
     while waiting:
         name = waiting.pop()
-        if name == tensor or name in dependent or name in keep or name not in model.producers:
+        if name == tensor or name in moved or name in keep or name not in model.producers:
             continue
         keep = keep | {name}
         waiting.extend(n for n in node_inputs(model.producers[name]) if n not in model.constants)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_inspect.errors import ModelError
+from onnx_inspect.errors import LayerError, ModelError
 from onnx_inspect.graph import quantised
+from onnx_inspect.graph.bodies import CONTROL_FLOW
 from onnx_inspect.graph.constants import FOLDED, Constant, Scope, attribute
-from onnx_inspect.graph.model import Layer, Model, subgraphs
+from onnx_inspect.graph.model import Layer, Model
 
 Array = NDArray[Any]
 Slots = dict[int, tuple[str, str]]  # input position -> (role, kind)
@@ -71,7 +72,8 @@ GATES = {
     "GRU": ("update", "reset", "hidden"),
     "RNN": ("hidden",),
 }
-STATISTICS = ("mean", "variance")  # of batch norm: measured, not trained
+STATISTICS = ("mean", "variance")  # roles of batch norm's: measured, not trained
+LEARNED = ("weight", "recurrent")  # roles whose numbers form units: filters, rows, entries
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +83,9 @@ class LayerWeight:
     Attributes
     ----------
     layer : Layer
-        Who uses it; for weights used inside an If, Loop or Scan the layer that holds the body.
+        Who uses it; inside an If, Loop or Scan one of `Model.inner`.
     name : str
-        Tensor that the node reads.
-    node, op_type : str
-        The node itself: the layer's, or one in its body.
+        Tensor that the layer reads.
     role : str
         ``weight``, ``recurrent``, ``bias``, ``peephole``, ``scale``, ``slope``, ``mean``, ``variance``, ``constant``.
     kind : str
@@ -111,8 +111,6 @@ class LayerWeight:
 
     layer: Layer
     name: str
-    node: str
-    op_type: str
     role: str
     kind: str
     shape: tuple[int, ...]
@@ -148,14 +146,35 @@ def layer_weights(model: Model) -> tuple[LayerWeight, ...]:
     Transpose, Reshape, Cast, Slice, Concat and the like. No weights are single numbers of elementwise nodes (the 0.5 of
     a GELU), and integers that aren't quantised (shapes, axes, indices).
     """
-    layers = {layer.name: layer for layer in model.layers}
+    layers = {layer.name: layer for layer in (*model.layers, *model.inner)}
     scope = Scope(model, model.proto.graph)
-    found: dict[tuple[object, ...], LayerWeight] = {}
-    for node in model.proto.graph.node:
-        if node.name in layers:
-            for weight in _of_node(node, scope, layers[node.name]):  # both branches of an If may use the same one
-                found.setdefault((node.name, weight.role, tuple(weight.stored), weight.shape), weight)
-    return tuple(found.values())
+    return tuple(weight for node in model.proto.graph.node for weight in _of_node(node, scope, layers))
+
+
+def distinct(weights: Iterable[LayerWeight]) -> tuple[LayerWeight, ...]:
+    """Leave out what another layer uses in the same way: tied weights, and those that both branches of an If read."""
+    found = {(w.role, w.layer.op_type, tuple(w.stored), w.shape): w for w in reversed(tuple(weights))}
+    return tuple(reversed(found.values()))
+
+
+def of_layers(weights: Iterable[LayerWeight], layers: Sequence[Layer], source: str) -> tuple[LayerWeight, ...]:
+    """Pick the weights of some layers; those of an If, Loop or Scan are all that lie inside it.
+
+    Raises
+    ------
+    LayerError
+        None of them has any; the message names layers that do.
+    """
+    weights = tuple(weights)
+    names = {layer.name for layer in layers}
+    inside = tuple(f"{layer.name}/" for layer in layers if layer.op_type in CONTROL_FLOW)
+    found = tuple(w for w in weights if w.layer.name in names or (w.layer.around and w.layer.name.startswith(inside)))
+    if not found:
+        missing = ", ".join(f"{layer.name!r} ({layer.op_type})" for layer in layers[:3])
+        others = ", ".join(dict.fromkeys(repr(w.layer.name) for w in weights if w.role in LEARNED)) or "none"
+        others = others if len(others) < 120 else others[:120].rsplit(",", 1)[0] + ", ..."
+        raise LayerError(f"no weights in {missing} of {source}; layers that have some: {others}")
+    return found
 
 
 def parameters(weights: Iterable[LayerWeight]) -> int:
@@ -170,11 +189,22 @@ def parameters(weights: Iterable[LayerWeight]) -> int:
     return sum(counted.values())
 
 
-def _of_node(node: onnx.NodeProto, scope: Scope, layer: Layer) -> Iterator[LayerWeight]:
+def _of_node(node: onnx.NodeProto, scope: Scope, layers: Mapping[str, Layer]) -> Iterator[LayerWeight]:
     if node.op_type in FOLDED and scope.constant(node.output[0]) is not None:
         return  # part of another layer's weight
-    if node.op_type in ("LinearClassifier", "LinearRegressor"):
-        yield from _attributes(node, layer)
+    name = scope.named(node.name)
+    if (layer := layers.get(name)) is not None:
+        if node.op_type in ("LinearClassifier", "LinearRegressor"):
+            yield from _attributes(node, layer)
+        yield from _inputs(node, scope, layer)
+    for body in node.attribute:
+        if body.HasField("g"):
+            inside = scope.body(body.g, f"{name}/{body.name}/")
+            for inner in body.g.node:
+                yield from _of_node(inner, inside, layers)
+
+
+def _inputs(node: onnx.NodeProto, scope: Scope, layer: Layer) -> Iterator[LayerWeight]:
     slots = SLOTS.get(node.op_type, {})
     strict = node.op_type in quantised.WEIGHTS or node.op_type.startswith("QLinear") or node.op_type in SETTINGS
     for position, name in enumerate(node.input):
@@ -184,10 +214,6 @@ def _of_node(node: onnx.NodeProto, scope: Scope, layer: Layer) -> Iterator[Layer
         weight = _weight(node, scope, layer, position, constant)
         if weight is not None:
             yield weight
-    for index, graph in enumerate(subgraphs(node)):
-        body = scope.body(graph, f"{node.name}.{index}")
-        for inner in graph.node:
-            yield from _of_node(inner, body, layer)
 
 
 def _weight(node: onnx.NodeProto, scope: Scope, layer: Layer, position: int, constant: Constant) -> LayerWeight | None:
@@ -210,8 +236,6 @@ def _weight(node: onnx.NodeProto, scope: Scope, layer: Layer, position: int, con
     return LayerWeight(
         layer=layer,
         name=constant.name,
-        node=node.name or node.op_type,
-        op_type=node.op_type,
         role=role,
         kind=kind,
         shape=shape,
@@ -271,8 +295,6 @@ def _attributes(node: onnx.NodeProto, layer: Layer) -> Iterator[LayerWeight]:
             yield LayerWeight(
                 layer=layer,
                 name=name,
-                node=node.name,
-                op_type=node.op_type,
                 role=role,
                 kind="matrix",
                 shape=values.shape,

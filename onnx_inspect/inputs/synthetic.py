@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from onnx_inspect.inputs.preprocess import Preprocess
 
 FREE_LENGTH = 16  # for an axis whose length neither the model nor another input says
-RANDOM_INTEGERS = 10  # drawn from 0..9: small enough to be a valid index nearly everywhere
+RANDOM_INTEGERS = 2  # drawn from 0 and 1: an index that every table has, of tokens, segments or flags
 
 
 def full_shape(spec: TensorSpec, bound: Mapping[str, int], *, batched: bool) -> tuple[tuple[int, ...], str]:
@@ -58,7 +58,7 @@ def full_shape(spec: TensorSpec, bound: Mapping[str, int], *, batched: bool) -> 
 
 
 def make(word: str, spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
-    """Make an array in the input's dtype: standard normal, integers 0..9, or fair coins when `word` is ``random``.
+    """Make an array in the input's dtype: standard normal, integers 0 or 1, or fair coins when `word` is ``random``.
 
     Raises
     ------
@@ -74,8 +74,7 @@ def make(word: str, spec: TensorSpec, shape: tuple[int, ...], rng: np.random.Gen
     if spec.dtype == "bool":
         return rng.random(shape) < 0.5
     if spec.dtype.startswith(("int", "uint")):
-        narrow = spec.dtype in ("int4", "uint4", "int2", "uint2")
-        return cast(rng.integers(0, 2 if narrow else RANDOM_INTEGERS, shape), spec, word)
+        return cast(rng.integers(0, RANDOM_INTEGERS, shape), spec, word)
     return cast(rng.standard_normal(shape, np.float32), spec, word)
 
 

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from onnx_inspect import explain
+from onnx_inspect.errors import InspectError
 from onnx_inspect.graph.read import read
 from onnx_inspect.inputs.batch import Batch
 from onnx_inspect.targets import Target
@@ -192,7 +193,7 @@ def test_cam_is_refused_where_the_tail_is_not_linear() -> None:
     net = read(FIXTURES / "digits_convnet.onnx")
     x = np.zeros((1, 3, 32, 32), np.float32)
     view = explain.scene(net, batch_of(x, net.inputs[0].name))
-    with pytest.raises(explain.InspectError, match="Gemm"):
+    with pytest.raises(InspectError, match="Gemm"):
         explain.attribute(view, "cam")
 
 

@@ -1,0 +1,92 @@
+"""What several saliency maps are called and what is told of them: the keys of ``maps.npz`` and its meta."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_inspect.cam._probe import Attribution
+from onnx_inspect.inputs.batch import Batch
+
+Meta = dict[str, Any]
+
+
+def keys(attributions: Sequence[Attribution]) -> list[str]:
+    """Name of each result: its method, with ``@layer`` behind it when the method ran at several layers."""
+    several = len({a.layer for a in attributions}) > 1
+    return [f"{a.method}@{a.layer}" if several else a.method for a in attributions]
+
+
+def arrays(attributions: Sequence[Attribution], meta: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Everything ``maps.npz`` holds: (N, h, w) float32 by key, and `meta` as a JSON string."""
+    stored: dict[str, NDArray[Any]] = {k: a.values for k, a in zip(keys(attributions), attributions, strict=True)}
+    return stored | {"meta": np.array(json.dumps(meta))}
+
+
+def describe(
+    attributions: Sequence[Attribution], batch: Batch, *, model: str, skipped: Mapping[str, str], notes: Sequence[str]
+) -> Meta:
+    """What ``cam --json`` prints: layer, target and score per input, and each method's params, cost and provider.
+
+    `inputs` and `layer` at the top hold what all methods share: the target (null for methods that look at no class in a
+    model without class scores) and its probability where one can be had, else its raw score.
+    """
+    first = attributions[0]
+    methods = {key: _method(a, batch) for key, a in zip(keys(attributions), attributions, strict=True)}
+    return {
+        "model": model,
+        "provider": first.provider,
+        "layer": first.layer,
+        "inputs": [
+            {"source": source, "target": _target(first, n), "score": _number(first.scores[n])}
+            for n, source in enumerate(batch.sources)
+        ],
+        "methods": methods,
+        "skipped": [{"method": key, "reason": reason} for key, reason in skipped.items()],
+        "notes": list(notes),
+    }
+
+
+def _method(attribution: Attribution, batch: Batch) -> Meta:
+    return {
+        "method": attribution.method,
+        "layer": attribution.layer,
+        "class_aware": attribution.class_aware,
+        "params": dict(attribution.params),
+        "passes": attribution.passes,
+        "tail_passes": attribution.tail_passes,
+        "seconds": round(attribution.seconds, 6),
+        "provider": attribution.provider,
+        "shape": list(attribution.values.shape),
+        "inputs": [
+            {
+                "source": source,
+                "target": _target(attribution, n),
+                "score": _number(attribution.scores[n]),
+                "flat": attribution.flat[n],
+                "peak": None if attribution.flat[n] else _peak(attribution, batch, n),
+            }
+            for n, source in enumerate(batch.sources)
+        ],
+    }
+
+
+def _peak(attribution: Attribution, batch: Batch, index: int) -> list[float]:
+    """Centre of the strongest cell in the original's pixels, (x, y); in [0, 1] of the input where there is no picture."""
+    x, y = attribution.peak(index)
+    placement = batch.placements[index]
+    point = placement.point(x, y) if placement is not None else (x, y)
+    return [round(float(v), 3) for v in point]
+
+
+def _target(attribution: Attribution, index: int) -> Meta | None:
+    number = int(attribution.classes[index])
+    return None if number < 0 else {"index": number, "label": attribution.targets[index]}
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

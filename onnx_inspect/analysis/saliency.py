@@ -1,0 +1,211 @@
+"""How a raw saliency map becomes what is drawn: cut at 0, scaled to [0, 1], on the original picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_inspect import ops
+from onnx_inspect.cam._probe import Attribution, is_flat
+
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in the original's pixels
+Map = NDArray[np.float32]
+Picture = NDArray[np.uint8]
+
+UNSEEN = "hatched: outside what the network saw"
+
+
+class Placed(Protocol):
+    """Whatever brings a map over the model's input plane back onto the original."""
+
+    def to_original(self, values: NDArray[Any]) -> Map:
+        """Return (h, w) as (H, W), NaN where the network never saw the picture."""
+
+    def point(self, x: float, y: float) -> tuple[float, float]:
+        """Return a point in [0, 1] of the model's input in the original's pixels."""
+
+
+@dataclass(frozen=True)
+class CamMap:
+    """One method's map of one sample, ready to be drawn.
+
+    Attributes
+    ----------
+    method, layer : str
+    target : str
+        What was explained.
+    score : float or None
+    values : ndarray, (H, W) of a picture or (L,) of a signal, float32
+        In [0, 1], or in [-1, 1] in the signed view; NaN where the network never saw the original.
+    problem : str
+        Why there is no evidence to show, in words; "" where there is.
+    peak : (x, y) or None
+        Centre of the strongest cell in the original's pixels (a signal's samples).
+    """
+
+    method: str
+    layer: str
+    target: str
+    score: float | None
+    values: Map
+    problem: str = ""
+    peak: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class CamPanel:
+    """One sample with the maps of all methods: a row of a figure.
+
+    Attributes
+    ----------
+    source : str
+    maps : tuple of CamMap
+    picture : ndarray, (H, W, 3), uint8, or None
+    signal : ndarray, (C, L), or None
+        Drawn in place of a picture.
+    boxes : tuple of (x0, y0, x1, y1)
+        Outlined on every picture, in its pixels.
+    signed : bool
+        Whether the maps are in [-1, 1].
+    notes : tuple of str
+    """
+
+    source: str
+    maps: tuple[CamMap, ...]
+    picture: Picture | None = None
+    signal: NDArray[Any] | None = None
+    boxes: tuple[Box, ...] = ()
+    signed: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def panel(
+    attributions: Sequence[Attribution],
+    index: int,
+    *,
+    source: str,
+    original: Picture | None = None,
+    placement: Placed | None = None,
+    array: NDArray[Any] | None = None,
+    boxes: Sequence[Box] = (),
+    signed: bool = False,
+) -> CamPanel:
+    """Gather one sample's maps, prepared for drawing.
+
+    Parameters
+    ----------
+    attributions : sequence of Attribution
+    index : int
+        Which sample of them.
+    source : str
+    original : ndarray, (H, W, 3), uint8, optional
+    placement : Placement, optional
+        How the original lies in the model's input; without it a map covers the whole picture.
+    array : ndarray, (C, H, W) or (C, L), optional
+        The model's input, channels first, drawn where there is no original.
+    boxes, signed
+        Kept for the drawing.
+    """
+    signal = array if original is None and array is not None and array.ndim == 2 else None
+    notes = []
+    if original is None and signal is None and array is not None:
+        original, placement = _picture_of(array), None
+        notes.append("no original picture: the model's input, rescaled to its own range")
+    size = (1, signal.shape[-1]) if signal is not None else None if original is None else original.shape[:2]
+    maps = tuple(_map(a, index, placement, size, signed) for a in attributions)
+    if original is not None and any(np.isnan(m.values).any() for m in maps if not m.problem):
+        notes.append(UNSEEN)
+    if original is not None and (missed := [m.method for m in maps if m.peak and not _inside(m.peak, original)]):
+        notes.append(f"strongest outside the picture, in the letterbox bars: {', '.join(missed)}")
+    return CamPanel(source, maps, original, signal, tuple(boxes), signed, tuple(notes))
+
+
+def prepare(
+    values: Map, *, placement: Placed | None = None, size: tuple[int, int] | None = None, signed: bool = False
+) -> tuple[Map, str]:
+    """Bring a raw map to what is drawn: the only place where a map is cut at 0, scaled and resized.
+
+    ReLU, then ``(x - min) / (max - min)`` over the map's own cells, then bilinear resizing, which stays in [0, 1]. In
+    the signed view ``x / max abs(x)`` instead, in [-1, 1].
+
+    Parameters
+    ----------
+    values : ndarray, (h, w), float32
+        Raw and signed, over the model's whole input plane.
+    placement : Placement, optional
+        Takes the map back to the original, NaN where the network saw nothing; else it is resized to `size`, if given.
+    size : (int, int), optional
+        Height and width of what the map covers.
+
+    Returns
+    -------
+    map : ndarray, (H, W), float32
+        All 0 where there is no evidence to show.
+    problem : str
+        Why there is none, in words; "" otherwise.
+    """
+    problem = ""
+    if not np.isfinite(values).all():
+        problem = "not finite: the map holds NaN or infinity"
+    elif is_flat(values):
+        problem = "flat map: no evidence for this class"
+    elif not signed and values.max() <= 0:
+        problem = "all-negative: no positive evidence; the signed view shows what speaks against"
+    unit = np.zeros(values.shape, np.float32)
+    if not problem:
+        unit = values / np.abs(values).max() if signed else to_unit(values)
+    if placement is not None:
+        return placement.to_original(unit), problem
+    return (ops.resize(unit, size) if size is not None else unit), problem
+
+
+def to_unit(values: Map) -> Map:
+    """ReLU, then the smallest value to 0 and the largest to 1; a constant map becomes 0."""
+    positive = np.maximum(values, 0).astype(np.float64)
+    span = positive.max() - positive.min()
+    return np.asarray((positive - positive.min()) / (span or 1), dtype=np.float32)
+
+
+def _map(
+    attribution: Attribution, index: int, placement: Placed | None, size: tuple[int, int] | None, signed: bool
+) -> CamMap:
+    raw = attribution.values[index]
+    values, problem = prepare(raw, placement=placement, size=size, signed=signed)
+    score = float(attribution.scores[index])
+    return CamMap(
+        method=attribution.method,
+        layer=attribution.layer,
+        target=attribution.targets[index] if attribution.class_aware else "looks at no class",
+        score=score if attribution.class_aware and math.isfinite(score) else None,
+        values=values[0] if size is not None and size[0] == 1 and values.ndim == 2 else values,
+        problem=problem,
+        peak=None
+        if problem or attribution.values[index].max() <= 0
+        else _peak(attribution.peak(index), placement, size),
+    )
+
+
+def _peak(
+    point: tuple[float, float], placement: Placed | None, size: tuple[int, int] | None
+) -> tuple[float, float] | None:
+    if placement is not None:
+        return placement.point(*point)
+    return None if size is None else (point[0] * size[1], point[1] * size[0])
+
+
+def _inside(point: tuple[float, float], picture: Picture) -> bool:
+    return 0 <= point[0] <= picture.shape[1] and 0 <= point[1] <= picture.shape[0]
+
+
+def _picture_of(array: NDArray[Any]) -> Picture:
+    """A model's input (C, H, W) as a picture: three channels as colours, else their mean; scaled to its own range."""
+    planes = array.astype(np.float64) if len(array) == 3 else array.mean(axis=0, keepdims=True, dtype=np.float64)
+    planes = np.nan_to_num(planes, posinf=0, neginf=0)
+    span = planes.max() - planes.min()
+    grey = np.rint(255 * (planes - planes.min()) / (span or 1)).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(grey, (3, *grey.shape[1:])).transpose(1, 2, 0))
