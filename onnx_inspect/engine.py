@@ -325,24 +325,26 @@ class _Runner:
         if providers != [PROVIDERS["cpu"]]:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         self.mapped = _attach_external(model, options)  # memory that the session reads as long as it lives
-        ort.set_seed(SEED)
         try:
-            self.session = ort.InferenceSession(model.proto.SerializeToString(), options, providers=providers)
+            self.session = _session(model, options, providers)
         except Exception as error:  # onnxruntime's exceptions share no base class; each becomes ours, with its cause
-            raise _load_error(error, model.source) from error
+            if not allow_fallback or providers == [PROVIDERS["cpu"]]:
+                raise _load_error(error, model.source) from error
+            self.session = _session(model, options, [PROVIDERS["cpu"]])
         self.provider = self._placement(providers, allow_fallback)
 
     def _placement(self, providers: list[str], allow_fallback: bool) -> str:
-        got = self.session.get_providers()
+        """Providers that really have nodes, the wanted ones first."""
+        got: list[str] = self.session.get_providers()
         if got[0] != providers[0] and not allow_fallback:
             raise ProviderError(
                 f"{providers[0]} could not start for {self.source} (onnxruntime chose {got[0]}): check the driver and"
                 " the CUDA libraries, or pass --allow-fallback"
             )
-        if providers == [PROVIDERS["cpu"]]:
-            return str(got[0])
-        used = {s.ep_name for s in self.session.get_provider_graph_assignment_info() if list(s.get_nodes())}
-        return "+".join(p for p in got if p in used) or str(got[0])
+        if got == [PROVIDERS["cpu"]] or not hasattr(self.session, "get_provider_graph_assignment_info"):
+            return "+".join(got)
+        used = {part.ep_name for part in self.session.get_provider_graph_assignment_info() if part.get_nodes()}
+        return "+".join(name for name in got if name in used) or got[0]
 
     def run(self, arrays: Arrays, names: Sequence[str]) -> Arrays:
         """Run once; `arrays` fit the session's batch."""
@@ -353,6 +355,12 @@ class _Runner:
         except Exception as error:  # as above
             raise RunError(f"{self.source} failed while running: {_brief(error)}") from error
         return {name: results.as_array(name, value) for name, value in zip(names, values, strict=True)}
+
+
+def _session(model: Model, options: Any, providers: list[str]) -> Any:
+    """Create a session; its random operators start from the same seed, and it never retries elsewhere by itself."""
+    ort.set_seed(SEED)
+    return ort.InferenceSession(model.proto.SerializeToString(), options, providers=providers, enable_fallback=0)
 
 
 def _resolve(providers: Sequence[str], allow_fallback: bool) -> list[str]:
@@ -369,7 +377,7 @@ def _resolve(providers: Sequence[str], allow_fallback: bool) -> list[str]:
                 else f"this onnxruntime has: {', '.join(there)}"
             )
             raise ProviderError(f"provider {name!r} is not available: {remedy}; or pass --allow-fallback")
-    return chosen or [PROVIDERS["cpu"]]
+    return list(dict.fromkeys(chosen)) or [PROVIDERS["cpu"]]
 
 
 def _attach_external(model: Model, options: Any) -> list[Any]:

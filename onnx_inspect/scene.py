@@ -15,9 +15,9 @@ from onnx_inspect.engine import Engine, measure
 from onnx_inspect.errors import LayerError, MethodError, TargetError
 from onnx_inspect.graph import classifier as classifiers
 from onnx_inspect.graph.batch import batch_axes
+from onnx_inspect.graph.bind import bind
 from onnx_inspect.graph.linear import linear_head
 from onnx_inspect.graph.model import Layer, Model
-from onnx_inspect.graph.shapes import bind
 from onnx_inspect.graph.spatial import Spatial, candidates, spatial
 from onnx_inspect.graph.surgery import Cut, ancestors, cut, extract
 from onnx_inspect.inputs.batch import Batch
@@ -231,7 +231,7 @@ def concrete_shapes(model: Model, batch: Batch) -> dict[str, tuple[int, ...]]:
         name: array if (axis := axes.get(name)) is None else np.take(array, [0], axis)
         for name, array in batch.arrays.items()
     }
-    shapes = bind(model.proto, model.source, {name: array.shape for name, array in one.items()})
+    shapes = bind(model, {name: array.shape for name, array in one.items()})
     unknown = [layer.output.name for layer in model.layers if layer.output.name not in shapes]
     return shapes | measure(model, one, unknown) if unknown else shapes
 

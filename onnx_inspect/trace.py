@@ -108,7 +108,7 @@ def capture(
 def _drift(
     plain: Engine, opened: Engine, arrays: Mapping[str, NDArray[Any]], ran: Mapping[str, NDArray[Any]] | None
 ) -> float | None:
-    """Largest |difference| of two engines' outputs for the first sample; `ran` is what the second gave for it already."""
+    """Largest |difference| of two engines' outputs for the first sample; `ran` is what the second gave already."""
     first = plain.first(arrays)
     before = plain.run(first)
     after = ran or opened.run(first, list(before))

@@ -196,8 +196,8 @@ def view(weight: LayerWeight, *, colour: str = "RGB") -> WeightView:
 def as_units(values: NDArray[np.float32], weight: LayerWeight) -> NDArray[np.float32]:
     """See a weight as (units, numbers per unit): output channels, rows, table entries; single numbers of a vector."""
     if weight.role in LEARNED and values.ndim > 1:
-        rows = values.shape[0] if weight.kind == "conv" else math.prod(values.shape[:-1])
-        return values.reshape(rows, -1)
+        at = 1 if weight.kind == "conv" else values.ndim - 1
+        return values.reshape(math.prod(values.shape[:at]), math.prod(values.shape[at:]))
     long = [n for n in values.shape if n > 1]
     single = len(long) < 2 or weight.kind == "recurrent"
     return values.reshape(-1, 1 if single else long[-1])
@@ -213,7 +213,8 @@ def _histogram(sound: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[n
         low = (math.floor(low / width + 0.5) - 0.5) * width
         high = low + BINS * width
     elif low == high:
-        low, high = low - 0.5, high + 0.5
+        margin = max(0.5, abs(low) / 1000)
+        low, high = low - margin, high + margin
     counts, edges = np.histogram(sound.astype(np.float64), BINS, (low, high))
     return counts.astype(np.int64), edges
 
@@ -224,15 +225,14 @@ def _spectrum(units: NDArray[np.float32], whole: bool) -> Spectrum:
         return Spectrum(np.zeros(0))
     if not whole:
         return Spectrum(np.zeros(0), "no spectrum: some numbers aren't finite")
-    scale = float(np.abs(units).max()) or 1.0  # squares of huge or tiny numbers would overflow or vanish
-    matrix = units.astype(np.float64) / scale
+    matrix = units.astype(np.float64)  # wide enough for the squares of any float32
     if rows * columns * min(rows, columns) > EXACT:
-        values = _largest(matrix) * scale
+        values = _largest(matrix)
         note = f"spectrum: the {values.size} largest of {min(rows, columns):,} singular values, by a randomised method"
         return Spectrum(values, note)
     gram = matrix @ matrix.T if rows < columns else matrix.T @ matrix  # a few times faster than an SVD
     with threadpool_limits(1, user_api="blas"):  # OpenBLAS's threads gain nothing here, and on a busy machine cost 50 x
-        values = np.sqrt(np.linalg.eigvalsh(gram)[::-1].clip(0)) * scale
+        values = np.sqrt(np.linalg.eigvalsh(gram)[::-1].clip(0))
     if not values[0]:
         return Spectrum(values, condition=math.inf, effective_rank=0.0)
     share = values / values.sum()

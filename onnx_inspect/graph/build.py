@@ -131,11 +131,9 @@ def _name(nodes: Iterable[onnx.NodeProto]) -> None:
 
 
 def _scope(node: onnx.NodeProto) -> str:
-    """Module path that the exporter recorded: torch's dynamo metadata, or a call path we inlined."""
+    """Module path that the exporter recorded (torch's dynamo metadata), else a call path that we inlined."""
     notes = {p.key: p.value for p in node.metadata_props}
-    if SCOPE_KEY in notes:
-        return notes[SCOPE_KEY].replace("/", ".")
     if TORCH_SCOPES in notes:
         parts = re.findall(r"'([^']*)'", notes[TORCH_SCOPES])
-        return parts[-2] if len(parts) > 1 and not parts[-2].startswith("_empty_nn_module") else ""
-    return ""
+        return parts[-2] if len(parts) > 1 else ""
+    return notes.get(SCOPE_KEY, "").replace("/", ".")

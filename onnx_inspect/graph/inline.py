@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import onnx
 
@@ -31,33 +31,46 @@ def inline(proto: onnx.ModelProto) -> onnx.ModelProto:
     result = onnx.ModelProto()
     result.CopyFrom(proto)
     del result.functions[:]
-    _merge_opsets(result, proto)
-    nodes = _expand(proto.graph.node, functions, "", 0)
+    nodes = _expand(proto.graph.node, functions, "", set(), 0)
     del result.graph.node[:]
     result.graph.node.extend(nodes)
+    _merge_opsets(result, proto)
     return result
 
 
 def _merge_opsets(result: onnx.ModelProto, proto: onnx.ModelProto) -> None:
-    local = {f.domain for f in proto.functions}
+    """Import what the model and its functions need, except operator sets of which only functions were used."""
+    used = {node.domain for node in _every(result.graph.node)} | {"", "ai.onnx"}
     versions = {o.domain: o.version for o in proto.opset_import}
     for function in proto.functions:
         for opset in function.opset_import:
-            if opset.domain in local and opset.domain not in ("", "ai.onnx"):
-                continue
             known = versions.setdefault(opset.domain, opset.version)
-            if known != opset.version:
+            if known != opset.version and opset.domain in used:
                 raise ModelError(
                     f"function {function.name!r} needs opset {opset.version} of {opset.domain or 'ai.onnx'!r},"
                     f" the model uses {known}: convert the model to one opset first"
                 )
     del result.opset_import[:]
-    result.opset_import.extend(
-        onnx.helper.make_opsetid(d, v) for d, v in versions.items() if d not in local or d in ("", "ai.onnx")
-    )
+    result.opset_import.extend(onnx.helper.make_opsetid(d, v) for d, v in versions.items() if d in used)
 
 
-def _expand(nodes, functions: Mapping[Key, onnx.FunctionProto], path: str, depth: int) -> list[onnx.NodeProto]:  # type: ignore[no-untyped-def]
+def _every(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """All nodes, those of bodies too."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in _graphs(attribute):
+                yield from _every(graph.node)
+
+
+def _graphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
+    return [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
+
+
+def _expand(
+    nodes: Iterable[onnx.NodeProto], functions: Mapping[Key, onnx.FunctionProto], path: str, calls: set[str], depth: int
+) -> list[onnx.NodeProto]:
+    """Nodes with all calls replaced, also in bodies; `calls` are the paths taken so far, no two of which are alike."""
     if depth > MAX_DEPTH:
         raise ModelError(f"local functions call each other without end at {path!r}")
     expanded: list[onnx.NodeProto] = []
@@ -67,15 +80,19 @@ def _expand(nodes, functions: Mapping[Key, onnx.FunctionProto], path: str, depth
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
             for attribute in copy.attribute:
-                for graph in [attribute.g] if attribute.HasField("g") else list(attribute.graphs):
-                    inner = _expand(graph.node, functions, path, depth)
+                for graph in _graphs(attribute):
+                    inner = _expand(graph.node, functions, path, calls, depth)
                     del graph.node[:]
                     graph.node.extend(inner)
             expanded.append(copy)
             continue
-        call = f"{path}{node.name or f'{node.op_type}_{index}'}/"
-        body = [_instantiate(inner, i, node, function, call) for i, inner in enumerate(function.node)]
-        expanded.extend(_expand(body, functions, "", depth + 1))
+        call = node.name or f"{path}{node.op_type}_{index}"
+        while call in calls:
+            call = f"{call}__{index}"
+        calls.add(call)
+        body = [_instantiate(inner, i, node, function, f"{call}/") for i, inner in enumerate(function.node)]
+        body += _handed_through(node, function, call)
+        expanded.extend(_expand(body, functions, f"{call}/", calls, depth + 1))
     return expanded
 
 
@@ -84,16 +101,26 @@ def _instantiate(
 ) -> onnx.NodeProto:
     """One node of a function's body, with the call's tensors and attributes put in."""
     names = dict(zip(function.input, [*call.input, *[""] * len(function.input)], strict=False))
-    names |= {formal: actual for formal, actual in zip(function.output, call.output, strict=False) if actual}
+    outputs = zip(function.output, call.output, strict=False)
+    names |= {formal: actual for formal, actual in outputs if actual and formal not in function.input}
     given = {a.name: a for a in call.attribute}
     given = {a.name: a for a in function.attribute_proto} | given
     node = onnx.NodeProto()
     node.CopyFrom(inner)
     node.name = path + (inner.name or f"{inner.op_type}_{index}")
     node.metadata_props.append(onnx.StringStringEntryProto(key=SCOPE_KEY, value=path.rstrip("/")))
+    known = {p.key for p in node.metadata_props}
+    node.metadata_props.extend(p for p in call.metadata_props if p.key not in known)  # an exporter's module path
     _rename(node, names, path)
     _bind(node, given)
     return node
+
+
+def _handed_through(call: onnx.NodeProto, function: onnx.FunctionProto, path: str) -> list[onnx.NodeProto]:
+    """Nodes for outputs of a function that are its own inputs."""
+    names = dict(zip(function.input, call.input, strict=False))
+    outputs = [(f, a) for f, a in zip(function.output, call.output, strict=False) if a and f in function.input]
+    return [onnx.helper.make_node("Identity", [names[f]], [a], name=f"{path}/{f}") for f, a in outputs]
 
 
 def _rename(node: onnx.NodeProto, names: Mapping[str, str], path: str) -> None:
@@ -103,9 +130,11 @@ def _rename(node: onnx.NodeProto, names: Mapping[str, str], path: str) -> None:
     node.input[:] = [new(n) for n in node.input]
     node.output[:] = [new(n) for n in node.output]
     for attribute in node.attribute:
-        for graph in [attribute.g] if attribute.HasField("g") else list(attribute.graphs):
-            for value in [*graph.input, *graph.output, *graph.value_info, *graph.initializer]:
+        for graph in _graphs(attribute):
+            for value in (*graph.input, *graph.output, *graph.value_info):
                 value.name = new(value.name)
+            for tensor in graph.initializer:
+                tensor.name = new(tensor.name)
             for inner in graph.node:
                 _rename(inner, names, path)
 
@@ -123,7 +152,7 @@ def _bind(node: onnx.NodeProto, given: Mapping[str, onnx.AttributeProto]) -> Non
             bound.name = attribute.name
             kept.append(bound)
             continue
-        for graph in [attribute.g] if attribute.HasField("g") else list(attribute.graphs):
+        for graph in _graphs(attribute):
             for inner in graph.node:
                 _bind(inner, given)
         kept.append(attribute)

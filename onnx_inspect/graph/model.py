@@ -279,15 +279,23 @@ def _captured(graph: onnx.GraphProto) -> list[str]:
     return list(needed)
 
 
+def dtype_name(elem_type: int) -> str:
+    """Numpy's or ml_dtypes' name of a type by ONNX's number, ``string``, or "" where there is none."""
+    if elem_type == onnx.TensorProto.STRING:
+        return "string"
+    try:
+        return str(tensor_dtype_to_np_dtype(elem_type))
+    except KeyError:
+        return ""
+
+
 def spec(info: onnx.ValueInfoProto) -> TensorSpec:
     """Read a ValueInfoProto."""
     kind = info.type.WhichOneof("value")
     if kind != "tensor_type":
         return TensorSpec(info.name, (kind or "").removesuffix("_type"), None)
     tensor = info.type.tensor_type
-    dtype = "string" if tensor.elem_type == onnx.TensorProto.STRING else ""
-    if tensor.elem_type and not dtype:
-        dtype = str(tensor_dtype_to_np_dtype(tensor.elem_type))
+    dtype = dtype_name(tensor.elem_type)
     if not tensor.HasField("shape"):
         return TensorSpec(info.name, dtype, None)
     shape = tuple(d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in tensor.shape.dim)

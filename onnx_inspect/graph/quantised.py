@@ -103,7 +103,7 @@ def _unpack(node: onnx.NodeProto, values: Constant, scale: Constant, zero: Const
     block = int(attribute(node, "block_size", 32))
     steps = _split(values.array().reshape(outer, -1), bits).astype(np.float32)  # (out, blocks * block)
     count = steps.shape[1] // block
-    points = np.float32(2 ** (bits - 1))
+    points = np.full((1, 1, 1), 2 ** (bits - 1), np.float32)
     if zero is not None:
         stored = zero.array().reshape(outer, -1)
         points = (_split(stored, bits) if stored.dtype == np.uint8 else stored)[:, :count, None].astype(np.float32)

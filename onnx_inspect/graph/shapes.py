@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import onnx
 
 from onnx_inspect.errors import ModelError
 
+PROBLEM = (
+    r"\(op_type:(\w+), node name: ([^)]*)\): \[\w+\] (.*?)(?= \(op_type:|$)"  # onnx's words, of which there may be many
+)
 SMALL = 4096  # elements: constants up to this size may decide shapes (Reshape targets, axes, pads)
 
 
@@ -22,11 +26,14 @@ def inferred(proto: onnx.ModelProto, source: str) -> onnx.GraphProto:
     light = _without_weights(proto)
     try:
         return onnx.shape_inference.infer_shapes(light, strict_mode=True, data_prop=True).graph
-    except onnx.shape_inference.InferenceError as error:
-        message = " ".join(str(error).split())
-        if "Incompatible" in message or "incompatible" in message or "ismatch" in message:
-            raise ModelError(f"{source}: its shapes contradict each other: {message}") from error
-    return onnx.shape_inference.infer_shapes(light, data_prop=True).graph
+    except Exception as error:  # onnx raises many kinds, mostly for operators without a rule, which is no problem
+        for kind, name, problem in re.findall(PROBLEM, " ".join(str(error).split())):
+            if "ncompatible" in problem or "ismatch" in problem:
+                raise ModelError(f"{source}: its shapes contradict each other at {kind} {name!r}: {problem}") from error
+    try:
+        return onnx.shape_inference.infer_shapes(light, data_prop=True).graph
+    except Exception:  # as above; then what the model declares is all that is known, and the runtime has the last word
+        return light.graph
 
 
 def infer(proto: onnx.ModelProto, source: str) -> dict[str, onnx.ValueInfoProto]:

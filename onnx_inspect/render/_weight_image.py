@@ -118,7 +118,7 @@ def _names(view: WeightView) -> tuple[str, str]:
 def _planes(view: WeightView) -> Picture:
     """2D: RGB tiles of a layer that sees three channels, one tile per depthwise filter, else output x input tiles."""
     values, weight = view.values, view.weight
-    if values.shape[1] == 3 and weight.groups == 1:
+    if values.shape[1] == 3 and weight.groups == 1 and values.shape[2] <= HIGH and values.shape[3] <= WIDE:
         return _in_colour(view)
     if values.shape[1] == 1:
         return _single(view)
@@ -176,22 +176,24 @@ def _series(view: WeightView) -> Picture:
     colours = _coloured(view, values[:, :, None, :]).repeat(tall, axis=2).repeat(wide, axis=3)
     image, step_y, step_x = _table(colours, factor=1, gap_y=0)
     text = f"all {count(outputs, 'output channel')} × {count(inputs, 'input channel')} × {count(taps, 'tap')}"
-    across, down = _ticks(np.arange(inputs), step_x), _ticks(np.arange(outputs), step_y)
-    return Picture(image, text, f"{columns}, {count(taps, 'tap')} each", rows, across, down)
+    x_ticks, y_ticks = _ticks(np.arange(inputs), step_x), _ticks(np.arange(outputs), step_y)
+    return Picture(image, text, f"{columns}, {count(taps, 'tap')} each", rows, x_ticks, y_ticks)
 
 
 def _volumes(view: WeightView) -> Picture:
     """3D and beyond: per output and input channel a strip of slices along the depth."""
     values = view.values.reshape(*view.values.shape[:2], -1, *view.values.shape[-2:])  # (K, C, D, h, w)
     depth, height, width = values.shape[2:]
+    if depth * (width + 2) > WIDE or height > HIGH:  # wider than the page: no slice would be seen whole
+        return _matrix(view, view.values.reshape(len(values), -1), _names(view)[0], f"{_names(view)[1]} × tap")
     rows = _strongest(view.l2, _most(HIGH, height))
-    columns = _strongest_inputs(values, max(1, min(SIDE // depth, WIDE // (depth * (width + 1)))))
+    columns = _strongest_inputs(values, max(1, min(SIDE // depth, WIDE // (depth * (width + 2) + 8))))
     colours = _coloured(view, values[np.ix_(rows, columns)])  # (R, C, D, h, w, 3)
     factor = _factor(len(rows), len(columns) * depth, height, width)
     colours = colours.repeat(factor, axis=3).repeat(factor, axis=4)
-    colours = np.pad(colours, [(0, 0)] * 4 + [(0, 1), (0, 0)], constant_values=GAP)
+    colours = np.pad(colours, [(0, 0)] * 4 + [(0, 2), (0, 0)], constant_values=GAP)
     strips = np.moveaxis(colours, 2, 3).reshape(*colours.shape[:2], colours.shape[3], -1, 3)
-    image, step_y, step_x = _table(strips, factor=1, gap_x=6)
+    image, step_y, step_x = _table(strips, factor=1, gap_x=8)
     says = f"{_shown(view, len(rows), len(columns))}, each as {count(depth, 'slice')} along the depth"
     row_name, column_name = _names(view)
     return Picture(image, says, column_name, row_name, _ticks(columns, step_x), _ticks(rows, step_y))
@@ -258,7 +260,8 @@ def _table(colours: Pixels, *, gap_y: int = -1, gap_x: int = -1, factor: int = 0
     """Tiles (R, C, h, w, 3) as one image, and the distance from tile to tile down and across."""
     rows, columns, height, width = colours.shape[:4]
     factor = factor or _factor(rows, columns, height, width)
-    gap = 2 if factor * min(height, width) >= 8 and (factor * width + 2) * columns <= WIDE + 2 else 1
+    side = factor * min(height, width)
+    gap = 4 if side >= 40 else 2 if side >= 8 and (factor * width + 2) * columns <= WIDE + 2 else 1
     gap_y, gap_x = (gap if gap_y < 0 else gap_y), (gap if gap_x < 0 else gap_x)
     large = colours.repeat(factor, axis=2).repeat(factor, axis=3)
     padded = np.pad(large, ((0, 0), (0, 0), (0, gap_y), (0, gap_x), (0, 0)), constant_values=GAP)

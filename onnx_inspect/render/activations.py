@@ -130,7 +130,8 @@ def _clipping(view: ActivationView) -> str:
     largest = max(-view.low, view.high)
     if reach >= largest:
         return ""
-    return f"; colours end at ±{number(reach)}, the {CLIPPED:g}th percentile of |a|; the largest is {number(largest)}"
+    end = f"{'±' if view.signed else ''}{number(reach)}"
+    return f"; colours end at {end}, the {CLIPPED:g}th percentile of |a|; the largest is {number(largest)}"
 
 
 def _warnings(view: ActivationView) -> list[str]:
@@ -163,6 +164,15 @@ def _map(view: ActivationView) -> NDArray[np.float64] | None:
     return view.mean if view.mean is not None and view.mean.ndim > 1 < view.total and not problem(view) else None
 
 
+def mean_image(mean: NDArray[np.float64]) -> tuple[NDArray[np.uint8], float, float]:
+    """Colour a mean map, (h, w) or (d, h, w), on its own scale; return its range too, empty where it is constant."""
+    plane = style.reduce(mean.mean(axis=0) if mean.ndim == 3 else mean, 512)
+    low, high = float(plane.min()), float(plane.max())
+    if high - low <= NEGLIGIBLE * high:  # rounding is no pattern
+        low = high
+    return style.colourise(np.maximum(plane, low), style.SEQUENTIAL, low, high), low, high
+
+
 def _side_height(view: ActivationView) -> float:
     return sum(CAPTION + height + 0.12 for _, height in _side(view))
 
@@ -173,11 +183,10 @@ def _draw_side(page: Page, view: ActivationView, left: float, top: float) -> Non
         planes = style.reduce(np.moveaxis(view.original, -1, 0), 512)
         pictures.append(("input", np.moveaxis(planes, 0, -1)))
     if (mean := _map(view)) is not None:
-        mean = style.reduce(mean.mean(axis=0) if mean.ndim == 3 else mean, 512)
-        low, high = float(mean.min()), float(mean.max())
+        image, low, high = mean_image(mean)
         what = {"tokens": "tokens' mean |a|", "volume": "mean |a| over depth"}.get(view.kind, "mean |a|")
-        caption = f"{what}, {number(low)} to {number(high)}"
-        pictures.append((caption, style.colourise(mean, style.SEQUENTIAL, low, high)))
+        caption = f"{what}, {number(low)} to {number(high)}" if low < high else f"{what}, {number(low)} everywhere"
+        pictures.append((caption, image))
     for (caption, image), (width, height) in zip(pictures, _side(view), strict=False):
         page.text(left, top, style.fit(caption, SIDE, size=SMALL), size=SMALL, color=FAINT)
         style.show(page.axes(left, top + CAPTION, width, height), image, frame=True, smooth=image.shape[1] > 128)
@@ -316,9 +325,7 @@ def _draw_bars(page: Page, view: ActivationView, left: float, top: float) -> Non
     span = (high - low) or 1.0
     axes.set_xlim(low - (0.12 if low < 0 else 0) * span, high + 0.12 * span)
     axes.set_ylim(len(values) - 0.5, -0.5)
-    texts = [
-        style.fit(f"{i}  {view.labels[i]}" if view.labels else str(i), names - 0.1, keep="start") for i in view.channels
-    ]
+    texts = [style.fit(_element(view, i), names - 0.1, keep="start") for i in view.channels]
     axes.set_yticks(places, texts, fontsize=LABEL, color=INK)
     axes.tick_params(length=0)
     for place, value in enumerate(values):
@@ -328,6 +335,12 @@ def _draw_bars(page: Page, view: ActivationView, left: float, top: float) -> Non
             (value if finite else 0) + offset, place, number(value), fontsize=SMALL, va="center",
             ha="left" if offset > 0 else "right", color=FAINT if finite else style.BAD_NAME,
         )  # fmt: skip
+
+
+def _element(view: ActivationView, index: int) -> str:
+    """Number and label of a vector's element, once where they are the same."""
+    label = view.labels[index] if view.labels else ""
+    return f"{index}  {label}" if label and label != str(index) else str(index)
 
 
 def draw_lines(axes: Axes, view: ActivationView) -> None:

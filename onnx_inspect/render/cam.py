@@ -220,8 +220,10 @@ def _extent(picture: Picture) -> str:
 
 
 def _resized(picture: Picture, size: tuple[int, int]) -> Picture:
-    """A picture at the paper's pixels: averaged when it is larger, its pixels kept as squares when it is smaller."""
-    way = Image.Resampling.BOX if picture.shape[1] > size[0] else Image.Resampling.NEAREST
+    """A picture at the paper's pixels: averaged when it is larger, kept as squares when it is far smaller."""
+    way = Image.Resampling.BOX if picture.shape[1] > size[0] else Image.Resampling.BILINEAR
+    if size[0] >= 2 * picture.shape[1]:
+        way = Image.Resampling.NEAREST
     return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize(size, way))
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure, SubFigure
 from onnx_inspect.analysis.activations import ActivationView
 from onnx_inspect.render import _style as style
 from onnx_inspect.render._style import FAINT, LABEL, MARGIN, SMALL, WARN, Page
-from onnx_inspect.render.activations import draw_lines, matrix_limits, problem, short_source, times
+from onnx_inspect.render.activations import draw_lines, matrix_limits, mean_image, problem, short_source, times
 
 # Inches
 SIDE = 1.45  # of a thumbnail
@@ -74,9 +74,8 @@ def _thumbnail(page: Page, view: ActivationView, left: float, top: float) -> Non
     elif view.kind == "vector":
         draw_lines(page.axes(left, top + NAMES, SIDE, SIDE / 2), view)
     elif view.mean is not None and view.mean.ndim > 1:
-        mean = style.reduce(view.mean.mean(axis=0) if view.mean.ndim == 3 else view.mean, 512)
-        image = style.colourise(mean, style.SEQUENTIAL, mean.min(), mean.max())
-        style.show(_square(page, left, top, mean.shape), image, frame=True, smooth=mean.shape[1] > 128)
+        image, _, _ = mean_image(view.mean)
+        style.show(_square(page, left, top, image.shape), image, frame=True, smooth=image.shape[1] > 128)
     else:
         low, high, name = matrix_limits(view)
         image = style.colourise(style.reduce(view.values, 512), name, low, high)

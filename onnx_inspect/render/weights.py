@@ -114,7 +114,7 @@ def _lines(view: WeightView, picture: Picture | None, width: float) -> style.Lin
     groups = f" · {count(weight.groups, 'group')}" if weight.groups > 1 else ""
     shape = " × ".join(f"{n:,}" for n in weight.shape) or "one number"
     lines = [(f"{weight.name} · {shape} · {kind} · {count(view.count, 'parameter')}{groups}", FAINT)]
-    lines += [(text, INK) for text in (_spread(view), _structure(view)) if text]
+    lines += [(text, INK) for text in (_spread(view), _structure(view)) if text and view.histogram.size]
     if picture is not None:
         lines.append((picture.says + ("" if picture.own else _clipping(view)), INK))
     if problem := _problem(view):
