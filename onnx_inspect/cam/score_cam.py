@@ -6,7 +6,8 @@ preprocessed input; the baseline's score cancels in the softmax. Constant channe
 
 Scores are logits where the graph has them before a last Softmax: probabilities of an unlikely class are so small that
 the softmax over channels turns uniform and the map into the mean activation (``score=probability`` gives that variant).
-Cost: K + 1 full passes.
+Cost: K + 1 full passes. With ``passes=n`` an estimate from n of them: masks are grouped by k-means, the mask nearest to
+each group's centre is run, and stands for the group's scores.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from onnx_inspect.cam._probe import Index, Maps, Probe
 from onnx_inspect.ops import normalise, resize, softmax
@@ -23,14 +26,17 @@ CLASS_AWARE = True
 
 @dataclass(frozen=True)
 class Params:
-    """Which scores weigh the channels: ``logit`` or ``probability``."""
+    """Which scores weigh the channels (``logit`` or ``probability``), and how many masks to run (0: all)."""
 
     score: str = "logit"
+    passes: int = 0
 
     def __post_init__(self) -> None:
-        """Check the choice."""
+        """Check the choices."""
         if self.score not in ("logit", "probability"):
             raise ValueError(f"score is 'logit' or 'probability', got {self.score!r}")
+        if self.passes < 0:
+            raise ValueError(f"passes is 0 for all masks, or how many to run, got {self.passes}")
 
 
 def attribute(probe: Probe, params: Params) -> Maps:
@@ -38,10 +44,10 @@ def attribute(probe: Probe, params: Params) -> Maps:
     count, channels = probe.activations.shape[:2]
     size = (probe.inputs.shape[2], probe.inputs.shape[3])
     flat = probe.activations.reshape(count * channels, *probe.activations.shape[2:])
-    constant = np.ptp(flat.reshape(len(flat), -1), axis=1) == 0
+    speaker = _speakers(probe, params.passes)  # (N * K,): the channel whose run counts for each channel
     # One blank variant per input stands for all its constant channels, whose masks are all 0.
     blank = np.arange(count) + len(flat)
-    variants = np.concatenate([np.flatnonzero(~constant), blank])
+    variants = np.concatenate([np.unique(speaker[speaker < len(flat)]), blank])
     of = np.concatenate([variants[:-count] // channels, np.arange(count)])
 
     def rows(positions: Index) -> Maps:
@@ -51,8 +57,31 @@ def attribute(probe: Probe, params: Params) -> Maps:
         masks[masked] = normalise(resize(flat[chosen[masked]], size))[0]
         return probe.inputs[of[positions]] * masks[:, None]
 
-    scores = probe.scores(rows, of, probability=params.score == "probability")
-    weights = np.repeat(scores[-count:], channels)  # (N * K,), the blank's score where nothing else is put in
-    weights[variants[:-count]] = scores[:-count]
-    alpha = softmax(weights.reshape(count, channels))
+    scores = np.zeros(len(flat) + count)
+    scores[variants] = probe.scores(rows, of, probability=params.score == "probability")
+    alpha = softmax(scores[speaker].reshape(count, channels))
     return np.einsum("nk,nkhw->nhw", alpha, probe.activations, optimize=True).astype(np.float32)
+
+
+def _speakers(probe: Probe, passes: int) -> Index:
+    """Which variant is run for each channel: itself, its group's central mask, or its input's blank one."""
+    count, channels = probe.activations.shape[:2]
+    masks = normalise(probe.activations)[0].reshape(count, channels, -1)
+    speaker = np.arange(count * channels).reshape(count, channels)
+    for n in range(count):
+        alive = np.flatnonzero(masks[n].any(axis=1))
+        if 0 < passes < len(alive):
+            speaker[n, alive] = n * channels + alive[_central(masks[n, alive], passes, probe.rng)]
+        speaker[n, ~masks[n].any(axis=1)] = count * channels + n
+    return speaker.ravel()
+
+
+def _central(masks: Maps, groups: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Group masks (K, h*w) by k-means; return for each the member nearest to its group's centre, (K,)."""
+    from sklearn.cluster import KMeans
+
+    with threadpool_limits(1):
+        means = KMeans(groups, n_init=1, random_state=int(rng.integers(2**31))).fit(masks)
+    distance = ((masks - means.cluster_centers_[means.labels_]) ** 2).sum(axis=1)
+    nearest = [np.flatnonzero(means.labels_ == g)[np.argmin(distance[means.labels_ == g])] for g in range(groups)]
+    return np.asarray(nearest, np.intp)[means.labels_]

@@ -206,3 +206,16 @@ def test_cutting_out_the_head_changes_nothing_but_the_passes() -> None:
         together = explain.attribute(explain.scene(net, batch_of(x, name)), method).values
         alone = [explain.attribute(explain.scene(net, batch_of(x[i : i + 1], name)), method).values for i in range(3)]
         np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-3, atol=1e-5)
+
+
+def test_score_cam_from_a_few_masks_estimates_the_whole() -> None:
+    """An eighth of the passes comes near the full map; as many passes as channels are the full map."""
+    net = read(FIXTURES / "shapes_resnet.onnx")
+    x = np.random.default_rng(8).uniform(-1, 1, (2, 3, 64, 64)).astype(np.float32)
+    view = explain.scene(net, batch_of(x, net.inputs[0].name))
+    full = explain.attribute(view, "score-cam")
+    same = explain.attribute(view, "score-cam", {"passes": "48"})
+    few = explain.attribute(view, "score-cam", {"passes": "6"})
+    np.testing.assert_array_equal(same.values, full.values)
+    assert few.passes < full.passes / 4
+    assert min(cosine(few.values[n], full.values[n]) for n in range(2)) > 0.95
