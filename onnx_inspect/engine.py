@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
@@ -19,10 +18,10 @@ from onnx_inspect.errors import ModelError, ProviderError, RunError
 from onnx_inspect.graph import batch as batching
 from onnx_inspect.graph.bodies import stacked
 from onnx_inspect.graph.casts import cast
+from onnx_inspect.graph.external import located
 from onnx_inspect.graph.free import free
 from onnx_inspect.graph.memory import tensor_bytes
 from onnx_inspect.graph.model import Model
-from onnx_inspect.graph.read import external_file, external_tensors
 from onnx_inspect.graph.surgery import expose
 
 Arrays = dict[str, NDArray[Any]]
@@ -254,12 +253,13 @@ class Engine:
     def _sample_axis(self, name: str, one: tuple[int, ...]) -> int | None:
         """Axis along which an output holds its samples, told by its symbols or by what one sample made."""
         axis = batching.sample_axis(self.model, name)
-        turns = next((stacked(la.around) for la in self.model.inner if la.output.name == name), 0)
-        if axis is None:
+        turns = stacked(self.model.around(name))
+        sure = one.count(1) == 1 and one.index(1) == turns
+        if axis is None and self._fixed is not None and not sure:
+            axis = batching.loosened_axis(self.model, self._freed, name)
+        if axis is None or axis >= len(one) or one[axis] != 1:
             axis = turns if len(one) > turns and one[turns] == 1 else None
-        if axis is None and self._fixed is not None:
-            axis = batching.sample_axis(self._freed, name)
-        return axis if axis is None or (axis < len(one) and one[axis] == 1) else None
+        return axis
 
     def _join(self, parts: list[Arrays]) -> Arrays:
         return {
@@ -324,9 +324,10 @@ class _Runner:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if providers != [PROVIDERS["cpu"]]:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        self.mapped = _attach_external(model, options)  # memory that the session reads as long as it lives
         try:
             self.session = _session(model, options, providers)
+        except ModelError:
+            raise
         except Exception as error:  # onnxruntime's exceptions share no base class; each becomes ours, with its cause
             if not allow_fallback or providers == [PROVIDERS["cpu"]]:
                 raise _load_error(error, model.source) from error
@@ -359,8 +360,11 @@ class _Runner:
 
 def _session(model: Model, options: Any, providers: list[str]) -> Any:
     """Create a session; its random operators start from the same seed, and it never retries elsewhere by itself."""
+    proto, folder = located(model)
+    if folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     ort.set_seed(SEED)
-    return ort.InferenceSession(model.proto.SerializeToString(), options, providers=providers, enable_fallback=0)
+    return ort.InferenceSession(proto.SerializeToString(), options, providers=providers, enable_fallback=0)
 
 
 def _resolve(providers: Sequence[str], allow_fallback: bool) -> list[str]:
@@ -378,28 +382,6 @@ def _resolve(providers: Sequence[str], allow_fallback: bool) -> list[str]:
             )
             raise ProviderError(f"provider {name!r} is not available: {remedy}; or pass --allow-fallback")
     return list(dict.fromkeys(chosen)) or [PROVIDERS["cpu"]]
-
-
-def _attach_external(model: Model, options: Any) -> list[Any]:
-    """Tell the session where external weights lie; files reached through a link are mapped and handed over."""
-    tensors = external_tensors(model.proto)
-    if not tensors:
-        return []
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.folder))
-    linked_names, linked_values = [], []
-    for tensor in tensors:
-        file = external_file(tensor, model.folder, model.source)
-        location = next(e.value for e in tensor.external_data if e.key == "location")
-        if model.folder is not None and (model.folder / location).resolve() == model.folder / location:
-            continue
-        entries = {e.key: e.value for e in tensor.external_data}
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        mapped = np.memmap(file, dtype, "r", int(entries.get("offset", 0)), tuple(tensor.dims) or (1,))
-        linked_names.append(tensor.name)
-        linked_values.append(ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(mapped)))
-    if linked_names:
-        options.add_external_initializers(linked_names, linked_values)
-    return linked_values
 
 
 def _brief(error: Exception) -> str:

@@ -157,6 +157,6 @@ def _check_values(array: Array, dtype: np.dtype[Any], wrong: str) -> None:
         return
     if array.dtype.kind == "f" and not np.array_equal(array, np.round(array)):
         raise InputError(f"{wrong} fractions ({array.dtype})")
-    info, low, high = np.iinfo(dtype), array.min(), array.max()
+    info, low, high = np.iinfo(dtype), array.min().item(), array.max().item()
     if low < info.min or high > info.max:
         raise InputError(f"{wrong} {low} to {high}; {dtype} holds {info.min} to {info.max}")

@@ -42,6 +42,13 @@ def sample_axis(model: Model, name: str) -> int | None:
     return next(named, None)
 
 
+def loosened_axis(model: Model, freed: Model, name: str) -> int | None:
+    """Axis of a tensor that freeing a model from a batch of one has opened; None where there is none, or several."""
+    before, after = model.tensor(name).shape or (), freed.tensor(name).shape or ()
+    opened = [i for i, (b, a) in enumerate(zip(before, after, strict=False)) if b == 1 and not isinstance(a, int)]
+    return opened[0] if len(opened) == 1 and len(before) == len(after) else None
+
+
 def varying(model: Model) -> set[str]:
     """Return the tensors whose values may differ from sample to sample: not constants, shapes, shared inputs."""
     return dependent(model.proto.graph, [name for name, axis in batch_axes(model).items() if axis is not None])

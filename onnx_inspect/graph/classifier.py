@@ -25,7 +25,7 @@ class Classifier:
     output : str
         The output that holds one score per class and sample.
     scores : str
-        The tensor to explain: the logits where they can be had, else `output`.
+        The tensor to explain: the logits where they can be had, else `output`, or what a ZipMap made it of.
     squash : str
         ``Softmax``, ``LogSoftmax`` or ``Sigmoid`` that turns `scores` into `output`; "" when nothing does.
     scale, zero_point : float
@@ -59,15 +59,14 @@ def find(model: Model, shapes: Mapping[str, tuple[int, ...]] | None = None, outp
     if not fitting:
         forms = "; ".join(f"{o.name!r} is {o.describe()}" for o in model.outputs[:3])
         raise TargetError(f"{model.source} gives no class scores of the form [N, classes]: {forms}")
-    ordered = sorted(fitting, key=lambda o: (o.dtype.startswith(("int64", "int32")), names.index(o.name)))
-    return _trace_back(model, ordered[0].name)
+    return _trace_back(model, fitting[0].name)
 
 
 def _is_scores(name: str, model: Model, shapes: Mapping[str, tuple[int, ...]] | None) -> bool:
     spec = model.tensor(name)
     if spec.dtype == "sequence":
-        return model.producers[name].op_type == "ZipMap"
-    if spec.dtype in ("string", "bool", "map"):
+        return _makes_maps(model, name)
+    if spec.dtype in ("string", "bool", "map", "int32", "int64"):  # integers that aren't quantised number classes
         return False
     shape = (shapes or {}).get(name) or spec.shape
     if shape is None or len(shape) < 2:
@@ -80,7 +79,8 @@ def _is_scores(name: str, model: Model, shapes: Mapping[str, tuple[int, ...]] | 
 def _trace_back(model: Model, output: str) -> Classifier:
     """Walk up from the output through what only moves or rescales the scores to the last Softmax."""
     scope = Scope(model, model.proto.graph)
-    scale, zero_point, name, quantised = 1.0, 0.0, output, False
+    scale, zero_point, quantised = 1.0, 0.0, False
+    start = name = model.producers[output].input[0] if _makes_maps(model, output) else output
     while (node := model.producers.get(name)) is not None and node.op_type in POINTWISE:
         if node.op_type == "QuantizeLinear" and not quantised:
             scale, zero_point, quantised = *_steps(node, scope), True
@@ -89,7 +89,12 @@ def _trace_back(model: Model, output: str) -> Classifier:
         if node.op_type in SQUASHERS:
             return Classifier(output, _real(model, node.input[0]), node.op_type, scale, zero_point)
         name = node.input[0]
-    return Classifier(output, _real(model, output), "", scale, zero_point)
+    return Classifier(output, _real(model, start), "", scale, zero_point)
+
+
+def _makes_maps(model: Model, name: str) -> bool:
+    """Whether an output is skl2onnx's list of dictionaries; the scores lie before it, in the classes' order."""
+    return name in model.producers and model.producers[name].op_type == "ZipMap"
 
 
 def _real(model: Model, name: str) -> str:

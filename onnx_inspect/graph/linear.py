@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from onnx_inspect.errors import MethodError
 from onnx_inspect.graph.constants import Scope, attribute
+from onnx_inspect.graph.dependence import ancestors
 from onnx_inspect.graph.model import Model
 
 PASSING = frozenset("Identity Dropout Cast QuantizeLinear DequantizeLinear".split())
@@ -24,11 +25,11 @@ class LinearHead:
     ----------
     weight : ndarray, (classes, K), float32, or None
         None where the channels are the classes themselves.
-    bias : ndarray, (classes,) or float
+    bias : ndarray, (classes,) or (1,), or one number
     """
 
     weight: NDArray[np.float32] | None
-    bias: NDArray[np.float32] | float
+    bias: NDArray[np.float32] | np.float32
 
     def row(self, target: int, channels: int) -> NDArray[np.float32]:
         """Weights of one class, (K,)."""
@@ -49,11 +50,11 @@ def linear_head(model: Model, tensor: str, scores: str, cells: int) -> LinearHea
     """
     scope = Scope(model, model.proto.graph)
     weight: NDArray[np.float32] | None = None
-    bias: NDArray[np.float32] | float = 0.0
+    bias: NDArray[np.float32] | np.float32 = np.float32(0)
     pooled = False
-    name = tensor
+    name, needed = tensor, ancestors(model, [scores])
     while name != scores:
-        node = _only_reader(model, name, scores, tensor)
+        node = _only_reader(model, name, scores, needed)
         if node.op_type in PASSING or (node.op_type in MOVING and (pooled or node.op_type != "Flatten")):
             name = node.output[0]
             continue
@@ -63,15 +64,17 @@ def linear_head(model: Model, tensor: str, scores: str, cells: int) -> LinearHea
             matrix = _constant(scope, node.input[1])
             weight, bias = _compose(matrix.reshape(len(matrix), -1), weight, bias)
             bias = bias + _bias(scope, node, 2)
-        elif pooled and node.op_type == "Gemm" and not attribute(node, "transA", 0):
-            matrix = _constant(scope, node.input[1]) * attribute(node, "alpha", 1.0)
+        elif pooled and node.op_type == "Gemm" and node.input[0] == name and not attribute(node, "transA", 0):
+            matrix = _constant(scope, node.input[1]) * np.float32(attribute(node, "alpha", 1.0))
             weight, bias = _compose(matrix if attribute(node, "transB", 0) else matrix.T, weight, bias)
-            bias = bias + _bias(scope, node, 2) * attribute(node, "beta", 1.0)
+            bias = bias + _bias(scope, node, 2) * np.float32(attribute(node, "beta", 1.0))
         elif pooled and node.op_type == "MatMul" and node.input[0] == name:
-            weight, bias = _compose(_constant(scope, node.input[1]).T, weight, bias)
+            matrix = _constant(scope, node.input[1])
+            if matrix.ndim != 2:
+                raise _broken(node, tensor)
+            weight, bias = _compose(matrix.T, weight, bias)
         elif pooled and node.op_type == "Add":
-            other = next(n for n in node.input if n != name)
-            bias = bias + _constant(scope, other).ravel()
+            bias = bias + _constant(scope, next((n for n in node.input if n != name), "")).ravel()
         else:
             raise _broken(node, tensor)
         name = node.output[0]
@@ -82,12 +85,13 @@ def linear_head(model: Model, tensor: str, scores: str, cells: int) -> LinearHea
     return LinearHead(weight, bias)
 
 
-def _only_reader(model: Model, name: str, scores: str, tensor: str) -> onnx.NodeProto:
-    readers = [n for n in model.consumers.get(name, []) if n.op_type != "Shape"]
+def _only_reader(model: Model, name: str, scores: str, needed: set[str]) -> onnx.NodeProto:
+    """The one node by which a tensor decides the scores."""
+    readers = [n for n in model.consumers.get(name, []) if n.op_type != "Shape" and needed.intersection(n.output)]
     if len(readers) != 1:
         raise MethodError(
-            f"cam needs global average pooling and one linear layer after {tensor!r}, but {name!r} feeds"
-            f" {len(readers)} nodes on the way to {scores!r}; choose a later layer or another method"
+            f"cam needs global average pooling and one linear layer, but {name!r} feeds {len(readers)} nodes on the way"
+            f" to {scores!r}; choose a later layer or another method"
         )
     return readers[0]
 
@@ -132,15 +136,15 @@ def _constant(scope: Scope, name: str) -> NDArray[np.float32]:
     return found.array().astype(np.float32)
 
 
-def _bias(scope: Scope, node: onnx.NodeProto, position: int) -> NDArray[np.float32] | float:
+def _bias(scope: Scope, node: onnx.NodeProto, position: int) -> NDArray[np.float32] | np.float32:
     if len(node.input) <= position or not node.input[position]:
-        return 0.0
+        return np.float32(0)
     return _constant(scope, node.input[position]).ravel()
 
 
 def _compose(
-    matrix: NDArray[np.float32], weight: NDArray[np.float32] | None, bias: NDArray[np.float32] | float
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | float]:
+    matrix: NDArray[np.float32], weight: NDArray[np.float32] | None, bias: NDArray[np.float32] | np.float32
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Put ``matrix @`` before what was found so far."""
-    moved = matrix @ bias if isinstance(bias, np.ndarray) else 0.0
+    moved = matrix @ np.broadcast_to(bias, matrix.shape[1])
     return (matrix if weight is None else matrix @ weight), moved

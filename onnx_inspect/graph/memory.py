@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from onnx_inspect.errors import ModelError
+from onnx_inspect.errors import InputError
+from onnx_inspect.graph.batch import ANONYMOUS
+from onnx_inspect.graph.bind import bind
 from onnx_inspect.graph.model import Model, TensorSpec
-from onnx_inspect.graph.shapes import bind
 
 Shape = tuple[int, ...]
 
@@ -24,15 +25,15 @@ def tensor_bytes(model: Model, shapes: Mapping[str, Shape]) -> dict[str, int]:
         dim: size
         for spec in model.inputs
         for dim, size in zip(spec.shape or (), shapes.get(spec.name, ()), strict=False)
-        if isinstance(dim, str)
+        if isinstance(dim, str) and dim not in ANONYMOUS
     }
     names = [*model.producers, *shapes]
     found = {name: _bytes(model.tensor(name), symbols) for name in names if name not in model.constants}
     found |= {name: _bytes(TensorSpec(name, model.tensor(name).dtype, shape), {}) for name, shape in shapes.items()}
     if any(size is None for size in found.values()):
         try:
-            bound = bind(model.proto, model.source, shapes)
-        except ModelError:
+            bound = bind(model, shapes)
+        except InputError:
             bound = {}  # the runtime will say what doesn't fit
         for name, size in found.items():
             if size is None and name in bound:

@@ -144,7 +144,7 @@ class Model:
         made = {node.name: list(node.output) for node in self.proto.graph.node}
         for body in bodies(self.proto.graph):
             made |= {body.named(n.name): [body.named(o) for o in n.output if o] for n in body.nodes}
-        for layer in (*self.layers, *self.inner):
+        for layer in (*self.inner, *self.layers):
             for name in made[layer.name]:
                 if name and name not in table and name in self.tensors:
                     table[name] = replace(layer, name=name, output=self.tensor(name))
@@ -153,6 +153,10 @@ class Model:
     def tensor(self, name: str) -> TensorSpec:
         """Return what is known of a tensor; a name that nothing describes gives an empty dtype and shape."""
         return self.tensors.get(name, TensorSpec(name, "", None))
+
+    def around(self, tensor: str) -> tuple[str, ...]:
+        """Operators of the control flow that a tensor is computed in, outermost first; none in the main graph."""
+        return self._by_tensor[tensor].around if self.inner and tensor in self._by_tensor else ()
 
     def layer(self, text: str) -> Layer:
         """Find one layer the ways people name it.

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
 from onnx_inspect.errors import ModelError
+from onnx_inspect.graph import external
 from onnx_inspect.graph.build import build
+from onnx_inspect.graph.external import external_file as external_file
+from onnx_inspect.graph.external import external_tensors as external_tensors
 from onnx_inspect.graph.inline import inline
-from onnx_inspect.graph.model import Model, dtype_name, subgraphs
-from onnx_inspect.graph.shapes import SMALL
+from onnx_inspect.graph.model import Model, subgraphs
 
 KNOWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview", "ai.onnx.preview.training")
 RUNTIME_DOMAINS = ("com.microsoft", "com.ms.", "org.pytorch.aten")  # prefixes that onnxruntime serves
@@ -81,8 +80,8 @@ def parse(data: bytes, *, source: str = "<bytes>", folder: Path | None = None) -
         raise ModelError(f"{source} has no outputs: it is damaged or incomplete")
     if not _is_text(proto.graph) or not all(_is_text(function) for function in proto.functions):
         raise ModelError(f"{source} holds names that are not UTF-8: it is damaged, or was written by a broken exporter")
-    _check_external(proto, source, folder)
-    _fetch_small(proto, source, folder)
+    external.check(proto, source, folder)
+    external.fetch_small(proto, source, folder)
     proto = inline(proto)
     _check_operators(proto.graph, source)
     return build(proto, source=source, digest=hashlib.sha256(data).hexdigest(), folder=folder)
@@ -100,8 +99,8 @@ def _recognise(data: bytes, source: str) -> None:
     for offset, magic, what in MISTAKEN:
         if (start if offset is None else data[offset:]).startswith(magic):
             raise ModelError(f"{source} is {what}")
-    if len(start) == len(data[:512].strip()) and all(c in b"\t\r\n" or 32 <= c < 127 for c in start):
-        line = start.decode("ascii").splitlines()[0][:60] if start else ""
+    if start and all(c in b"\t\r\n" or 32 <= c < 127 for c in start):
+        line = start.decode("ascii").splitlines()[0][:60]
         raise ModelError(f"{source} is a text file, not a model; it starts with {line!r}")
 
 
@@ -117,85 +116,6 @@ def _is_text(graph: onnx.GraphProto | onnx.FunctionProto) -> bool:
         names += [node.name, node.op_type, node.domain, *node.input, *node.output]
         names += [name for a in node.attribute for name in (a.name, a.ref_attr_name)]
     return all(isinstance(name, str) for name in names) and all(_is_text(g) for n in graph.node for g in subgraphs(n))
-
-
-def external_tensors(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
-    """Return the tensors whose bytes live in another file: initialisers and attributes, those of bodies too."""
-    return [t for t in _tensors(proto.graph) if t.data_location == onnx.TensorProto.EXTERNAL]
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-        for body in subgraphs(node):
-            yield from _tensors(body)
-
-
-def external_file(tensor: onnx.TensorProto, folder: Path | None, source: str) -> Path:
-    """Path of the file that holds an external tensor, checked to lie in the model's own folder.
-
-    Links are followed first, so that a cache whose links point into one folder of blobs works.
-    """
-    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-    if folder is None:
-        raise ModelError(f"{source} keeps its weights in {location!r}, but was not read from a folder")
-    relative = PurePosixPath(location)
-    if relative.is_absolute() or PureWindowsPath(location).anchor or ".." in relative.parts or not location:
-        raise ModelError(f"{source} points outside its folder for its weights ({location!r}): refused")
-    own = (
-        Path(source).parent if Path(source).is_file() else folder
-    )  # a link to the model may lie beside links to its data
-    beside = own / relative
-    resolved = (beside if beside.exists() else folder / relative).resolve()
-    if not resolved.is_relative_to(folder) and not resolved.is_relative_to(own.resolve()):
-        raise ModelError(f"{source} points outside its folder for its weights ({location!r} is a link): refused")
-    if not resolved.is_file():
-        raise ModelError(f"{source} keeps its weights in {location!r}, which is missing: put it beside the model")
-    return resolved
-
-
-def _check_external(proto: onnx.ModelProto, source: str, folder: Path | None) -> None:
-    for tensor in external_tensors(proto):
-        file = external_file(tensor, folder, source)
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        try:
-            offset, length = int(entries.get("offset", 0)), int(entries.get("length", 0))
-        except ValueError:
-            raise ModelError(f"{source}: weight {tensor.name!r} has a broken reference to {file.name}") from None
-        expected = math.prod(tensor.dims) * _itemsize(tensor)
-        if min(offset, length) < 0 or offset + (length or expected) > file.stat().st_size:
-            raise ModelError(f"{source}: {file.name} is too short for weight {tensor.name!r}: it is truncated")
-        if length and length < expected:
-            raise ModelError(
-                f"{source}: weight {tensor.name!r} needs {expected:,} bytes of {file.name}, its entry says {length:,}"
-            )
-
-
-def _fetch_small(proto: onnx.ModelProto, source: str, folder: Path | None) -> None:
-    """Bring in small integers that lie in other files: shapes are inferred from them."""
-    for tensor in external_tensors(proto):
-        if tensor.data_type not in (onnx.TensorProto.INT64, onnx.TensorProto.INT32):
-            continue
-        if (size := math.prod(tensor.dims) * _itemsize(tensor)) > SMALL:
-            continue
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        with external_file(tensor, folder, source).open("rb") as stream:
-            stream.seek(int(entries.get("offset", 0)))
-            tensor.raw_data = stream.read(size)
-        tensor.data_location = onnx.TensorProto.DEFAULT
-        del tensor.external_data[:]
-
-
-def _itemsize(tensor: onnx.TensorProto) -> int:
-    """Bytes per element, 0 where several share a byte or the type is unknown."""
-    name = dtype_name(tensor.data_type)
-    if name in ("", "string") or name.removeprefix("u").startswith(("int4", "int2", "float4")):
-        return 0
-    return int(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize)
 
 
 def _check_operators(graph: onnx.GraphProto, source: str) -> None:

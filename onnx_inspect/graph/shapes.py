@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
 
 import onnx
 
 from onnx_inspect.errors import ModelError
 
-PROBLEM = (
-    r"\(op_type:(\w+), node name: ([^)]*)\): \[\w+\] (.*?)(?= \(op_type:|$)"  # onnx's words, of which there may be many
-)
+PROBLEM = r"\(op_type:(\w+), node name: ([^)]*)\): \[\w+\] (.*?)(?= \(op_type:|$)"  # one of many in onnx's message
 SMALL = 4096  # elements: constants up to this size may decide shapes (Reshape targets, axes, pads)
 
 
@@ -36,43 +34,6 @@ def inferred(proto: onnx.ModelProto, source: str) -> onnx.GraphProto:
         return light.graph
 
 
-def infer(proto: onnx.ModelProto, source: str) -> dict[str, onnx.ValueInfoProto]:
-    """Type and shape by name of the main graph's tensors: inputs, outputs, declared and inferred values.
-
-    Raises
-    ------
-    ModelError
-        As for :func:`inferred`.
-    """
-    graph = inferred(proto, source)
-    return {v.name: v for v in [*graph.value_info, *graph.input, *graph.output]}
-
-
-def bind(proto: onnx.ModelProto, source: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Shape by tensor name for inputs of given shapes; what still can't be told is left out.
-
-    Raises
-    ------
-    ModelError
-        Shapes contradict each other.
-    """
-    light = _without_weights(proto)
-    del light.graph.value_info[:]
-    for info in light.graph.input:
-        if info.name in shapes and info.type.HasField("tensor_type"):
-            element = info.type.tensor_type.elem_type
-            info.CopyFrom(onnx.helper.make_tensor_value_info(info.name, element, list(shapes[info.name])))
-    for output in light.graph.output:
-        if output.type.HasField("tensor_type"):
-            output.type.tensor_type.ClearField("shape")
-    found = {}
-    for name, info in infer(light, source).items():
-        dims = info.type.tensor_type.shape.dim if info.type.tensor_type.HasField("shape") else None
-        if dims is not None and all(d.HasField("dim_value") for d in dims):
-            found[name] = tuple(d.dim_value for d in dims)
-    return found
-
-
 def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Copy the model with its large initialisers turned into inputs of the same type and shape."""
     light = onnx.ModelProto(ir_version=max(proto.ir_version, 4))
@@ -84,10 +45,7 @@ def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     graph.value_info.extend(whole.value_info)
     large = {}
     for tensor in whole.initializer:
-        count = 1
-        for dim in tensor.dims:
-            count *= dim
-        if count <= SMALL and tensor.data_location != onnx.TensorProto.EXTERNAL:
+        if math.prod(tensor.dims) <= SMALL and tensor.data_location != onnx.TensorProto.EXTERNAL:
             graph.initializer.append(tensor)
         else:
             large[tensor.name] = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))

@@ -9,7 +9,7 @@ from typing import Literal
 import onnx
 
 from onnx_inspect.graph.dependence import ancestors, descendants
-from onnx_inspect.graph.model import Layer, Model
+from onnx_inspect.graph.model import Layer, Model, node_inputs
 
 Form = Literal["channels-first", "channels-last", "tokens", "flat"]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -20,6 +20,7 @@ CONVOLUTIONS = frozenset(
     " DepthToSpace SpaceToDepth MaxUnpool QLinearAveragePool QLinearGlobalAveragePool".split()
 )
 MIXERS = frozenset("MatMul MatMulInteger QLinearMatMul Gemm FusedMatMul".split())  # along the last axis only
+JOINING = frozenset({"Add", "Sum", "Concat"})
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def spatial(model: Model, shapes: Shapes) -> dict[str, Spatial]:
     everything that keeps the axes hands it on.
     """
     found: dict[str, Spatial] = {}
+    shapes = {name: tuple(tensor.dims) for name, tensor in model.constants.items()} | dict(shapes)
     for node in model.proto.graph.node:
         reading = _read(node, model, shapes, found)
         if reading is None:
@@ -140,7 +142,8 @@ def _mixed(model: Model, pool: list[tuple[Layer, Spatial]]) -> tuple[list[tuple[
         below = descendants(model, attention.output.name)
         if not any(layer.output.name in below for layer, _ in pool):
             continue  # the classifier's own softmax
-        sums = [p for p in pool if p[0].output.name in before and _joins(model, p[0])]
+        sums = [p for p in pool if p[0].output.name in before and p[0].op_type in JOINING]
+        sums = [p for p in sums if _joins(model, p[0])] or sums  # a first block may only join a constant class token
         if sums:
             last = sums[-1][0].index
             return [p for p in pool if p[0].index <= last], "the last tokens that attention still mixes into the class"
@@ -150,7 +153,7 @@ def _mixed(model: Model, pool: list[tuple[Layer, Spatial]]) -> tuple[list[tuple[
 def _joins(model: Model, layer: Layer) -> bool:
     """Whether a layer adds or strings together tensors that are no constants, as a residual connection does."""
     sources = [n for n in model.producers[layer.output.name].input if n and n not in model.constants]
-    return layer.op_type in ("Add", "Sum", "Concat") and len(sources) > 1
+    return layer.op_type in JOINING and len(sources) > 1
 
 
 def _map_outputs(model: Model, readings: dict[str, Spatial], outputs: set[str]) -> bool:
@@ -191,7 +194,7 @@ def _read(node: onnx.NodeProto, model: Model, shapes: Shapes, found: dict[str, S
     if node.op_type in MIXERS:
         constants = [n for n in node.input if n in model.constants]
         return source if source is not None and source.form in ("tokens", "channels-last") and constants else None
-    return next((found[n] for n in node.input if n in found and _fits(found[n], out)), None)
+    return next((found[n] for n in node_inputs(node) if n in found and _fits(found[n], out)), None)
 
 
 def _transposed(node: onnx.NodeProto, source: Spatial | None, out: tuple[int, ...]) -> Spatial | None:

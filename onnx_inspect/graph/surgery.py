@@ -48,7 +48,6 @@ def expose(model: Model, layers: Iterable[Layer | str]) -> Model:
     LayerError
         The model doesn't compute such a tensor, or it can't leave the control flow that it lies in.
     """
-    around = {layer.output.name: layer.around for layer in model.inner}
     names = [item.output.name if isinstance(item, Layer) else item for item in layers]
     present = {o.name for o in model.outputs}
     proto = onnx.ModelProto()
@@ -58,7 +57,7 @@ def expose(model: Model, layers: Iterable[Layer | str]) -> Model:
         spec = model.tensor(name)
         if name not in model.producers:
             lift(proto, model, name)
-            if spec.shape is not None and "If" in around.get(name, ("If",)):
+            if spec.shape is not None and "If" in model.around(name):
                 spec = replace(spec, shape=(None,) * len(spec.shape) or None)  # it may be empty
         specs.append(spec)
     proto.graph.output.extend(value_info(s) for s in specs)

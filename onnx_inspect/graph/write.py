@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 from pathlib import Path
 
-import onnx
-
 from onnx_inspect.atomic import replacing
 from onnx_inspect.errors import OutputError
+from onnx_inspect.graph.external import external_file, external_tensors, location
 from onnx_inspect.graph.model import Model
-from onnx_inspect.graph.read import external_file, external_tensors
 
 
 def write(model: Model, path: str | Path) -> None:
@@ -28,13 +27,11 @@ def write(model: Model, path: str | Path) -> None:
 
 
 def _copy_external(model: Model, path: Path) -> None:
-    tensors: list[onnx.TensorProto] = external_tensors(model.proto)
-    locations = {next(e.value for e in t.external_data if e.key == "location"): t for t in tensors}
-    for location, tensor in locations.items():
+    for name, tensor in {location(t): t for t in external_tensors(model.proto)}.items():
         source = external_file(tensor, model.folder, model.source)
-        target = path.parent / location
+        target = path.parent / name
         if target.exists():
-            if target.resolve() != source and target.stat().st_size != source.stat().st_size:
+            if target.resolve() != source and not filecmp.cmp(source, target, shallow=False):
                 raise OutputError(f"{target} exists and is not the data of {model.source}: choose another folder")
             continue
         with replacing(target) as temporary:
