@@ -110,7 +110,7 @@ def explain_all(
     settings = _deal(methods, params)
     done: list[tuple[Scene, Attribution]] = []
     skipped: list[Skipped] = []
-    names = [la.name for text in layers for la in model.find(text)] or [None]
+    names: list[str | None] = [la.name for text in layers for la in model.find(text)] or [None]
     for name in names:
         view = scene(model, batch, layer=name, target=target, output=output, seed=seed, make_engine=make_engine)
         for method in methods:

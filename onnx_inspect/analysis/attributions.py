@@ -76,7 +76,7 @@ def _method(attribution: Attribution, batch: Batch) -> Meta:
 
 
 def _peak(attribution: Attribution, batch: Batch, index: int) -> list[float]:
-    """Centre of the strongest cell in the original's pixels, (x, y); in [0, 1] of the input where there is no picture."""
+    """Centre of the strongest cell in the original's pixels, (x, y); in [0, 1] of the input without a picture."""
     x, y = attribution.peak(index)
     placement = batch.placements[index]
     point = placement.point(x, y) if placement is not None else (x, y)

@@ -3,7 +3,8 @@
 ``L = A v1`` with A as (positions, channels) and v1 its first right singular vector, uncentred as in the paper
 (pytorch-grad-cam centres each channel first: ``centre=true``). The vector's sign is arbitrary. It is chosen so that the
 map's largest magnitude is positive (Seg-Eigen-CAM's Eq. 13), which leaves the map of non-negative activations
-non-negative; a centred map, which has values of both signs, correlates positively with the mean activation. It looks at no class: the map is the same for every target.
+non-negative; a centred map, which has values of both signs, correlates positively with the mean activation. The method
+looks at no class: the map is the same for every target.
 Cost: one pass up to the layer.
 """
 

@@ -126,13 +126,9 @@ def figure_paths(out: Path | None, stems: Sequence[str]) -> list[Path]:
 
 def save_figure(renderer: Any, result: Any, path: Path) -> None:
     """Draw a result with its renderer (`figure_size` and `draw`) and write the figure."""
-    from matplotlib.figure import Figure
+    from onnx_inspect.render._save import drawn, save
 
-    from onnx_inspect.render._save import save
-
-    figure = Figure(figsize=renderer.figure_size(result))
-    renderer.draw(result, figure)
-    save(figure, path)
+    save(drawn(renderer, result), path)
 
 
 def stem(source: str) -> str:

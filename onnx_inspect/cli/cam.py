@@ -71,7 +71,7 @@ def command(
     Example:  onnx-inspect cam net.onnx cat.jpg --method recipro-cam --method eigen-cam --target 'tabby cat' -o maps/
     """
     from onnx_inspect.analysis import attributions, saliency
-    from onnx_inspect.cli._session import emit, engines, figure_paths, read_batch, read_model, say, save_figure, stem
+    from onnx_inspect.cli._session import emit, engines, figure_paths, read_batch, read_model, save_figure, say, stem
     from onnx_inspect.explain import explain_all
     from onnx_inspect.render import cam as render
     from onnx_inspect.scene import present_input

@@ -79,8 +79,8 @@ def page(made: list[tuple[str, str, list[Path]]], out: Path) -> str:
     parts = [
         "<!doctype html><meta charset='utf-8'><title>onnx-inspect demo</title>",
         "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}"
-        "code{background:#f2f2f2;padding:.2em .4em;overflow-wrap:anywhere}img{max-width:100%;display:block;margin:1em 0;"
-        "border:1px solid #ddd}</style><h1>onnx-inspect demo</h1>",
+        "code{background:#f2f2f2;padding:.2em .4em;overflow-wrap:anywhere}"
+        "img{max-width:100%;display:block;margin:1em 0;border:1px solid #ddd}</style><h1>onnx-inspect demo</h1>",
     ]
     for meaning, line, paths in made:
         parts.append(f"<h2>{html.escape(meaning)}</h2><p><code>onnx-inspect {html.escape(line)}</code></p>")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,21 @@ WRITERS: dict[str, dict[str, Any]] = {
 # Ids in an SVG are salted hashes: without a salt of our own they'd differ from run to run. Type is drawn as outlines in
 # an SVG, since the reader's machine may lack the font, and embedded whole in a PDF, where it stays searchable.
 SETTINGS: Any = {"svg.hashsalt": "onnx-inspect", "svg.fonttype": "path", "pdf.fonttype": 42}
+
+
+def drawn(renderer: Any, result: Any) -> Figure:
+    """Draw a result with its renderer (a module with `figure_size` and `draw`) on a figure of its own."""
+    figure = Figure(figsize=renderer.figure_size(result))
+    renderer.draw(result, figure)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as the PNG file that :func:`save` would write."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(SETTINGS):
+        figure.savefig(buffer, format="png", dpi=DPI, facecolor=PAPER, **WRITERS[".png"])
+    return buffer.getvalue()
 
 
 def save(figure: Figure, path: str | Path, *, dpi: float = DPI) -> None:
