@@ -19,7 +19,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from onnx_inspect import explain  # noqa: E402
+from onnx_inspect import methods as explain  # noqa: E402
 from onnx_inspect.cam._probe import Probe  # noqa: E402
 from onnx_inspect.engine import Engine  # noqa: E402
 from onnx_inspect.graph.model import Model  # noqa: E402

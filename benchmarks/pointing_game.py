@@ -2,6 +2,7 @@
 
 python benchmarks/pointing_game.py                 drawn shapes: single shapes, and pairs explained one at a time
 python benchmarks/pointing_game.py --real DIR      also the grids of four and corner pictures of DIR/index.json
+python benchmarks/pointing_game.py --methods occlusion rise:masks=500,score=probability --models squeezenet1_fp32
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from fixtures import shapes  # noqa: E402
-from onnx_inspect import explain  # noqa: E402
+from onnx_inspect import methods as explain  # noqa: E402
 from onnx_inspect.errors import InspectError  # noqa: E402
 from onnx_inspect.graph.model import Model  # noqa: E402
 from onnx_inspect.graph.read import read as read_model  # noqa: E402
 from onnx_inspect.inputs.preprocess import Preprocess  # noqa: E402
 from onnx_inspect.inputs.read import read as read_inputs  # noqa: E402
-from onnx_inspect.targets import Target  # noqa: E402
+from onnx_inspect.targets import ClassTarget  # noqa: E402
 
 METHODS: list[tuple[str, dict[str, str]]] = [
     ("cam", {}),
@@ -46,10 +47,20 @@ def main() -> None:
     parser.add_argument("--real", type=Path)
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--score-cam", action="store_true", help="run Score-CAM on the real models too (minutes)")
+    parser.add_argument("--methods", nargs="+", type=parsed, metavar="NAME[:KEY=VALUE,...]", help="only these")
+    parser.add_argument("--models", nargs="+", metavar="ID", help="only these of DIR's models")
     options = parser.parse_args()
-    drawn(options.count)
+    if options.count:
+        drawn(options.count, options.methods or METHODS)
     if options.real is not None:
-        real(options.real, METHODS if options.score_cam else METHODS[:-1])
+        chosen = METHODS if options.score_cam else METHODS[:-1]
+        real(options.real, options.methods or chosen, options.models)
+
+
+def parsed(text: str) -> tuple[str, dict[str, str]]:
+    """A method and its parameters, from ``name:key=value,key=value``."""
+    method, _, params = text.partition(":")
+    return method, dict(part.split("=", 1) for part in params.split(",")) if params else {}
 
 
 def interval(hits: int, count: int) -> str:
@@ -60,19 +71,19 @@ def interval(hits: int, count: int) -> str:
     return f"{hits:>4}/{count} = {rate:6.1%}  [{centre - half:.1%}, {centre + half:.1%}]"
 
 
-def drawn(count: int) -> None:
+def drawn(count: int, methods: list[tuple[str, dict[str, str]]]) -> None:
     """Held-out drawn pictures: one shape, and two shapes of which each is asked for in turn."""
     net = read_model(ROOT / "fixtures/shapes_resnet.onnx")
     single = shapes.draw(np.random.default_rng(10_001), count)
     pairs = shapes.draw_pairs(np.random.default_rng(10_002), count // 2)
     print(f"drawn shapes, {count} held-out pictures, layer of {net.source}")
     baselines(single[2])
-    for method, params in METHODS:
+    for method, params in methods:
         game(net, method, params, single[0], np.asarray(single[1]), single[2])
     labels, boxes = np.asarray(pairs[1]), np.asarray(pairs[2])
     print(f"\npairs of shapes, {len(labels)} pictures, each shape asked for by its class")
     baselines(boxes.reshape(-1, 4))
-    for method, params in METHODS:
+    for method, params in methods:
         twice = np.concatenate([pairs[0], pairs[0]])
         game(net, method, params, twice, labels.T.ravel(), np.concatenate([boxes[:, 0], boxes[:, 1]]), by_class=True)
 
@@ -93,7 +104,7 @@ def game(
     for group in np.unique(labels) if by_class else [None]:
         chosen = np.flatnonzero(labels == group) if group is not None else np.arange(len(labels))
         batch = batch_of(net, pictures[chosen])
-        view = explain.scene(net, batch, target=Target(None if group is None else int(group)))
+        view = explain.scene(net, batch, target=ClassTarget(None if group is None else int(group)))
         result = explain.attribute(view, method, params)
         passes += result.passes + result.tail_passes
         for n, box in enumerate(np.asarray(boxes)[chosen]):
@@ -126,12 +137,12 @@ def batch_of(net: Model, pictures: Any) -> Any:
     )
 
 
-def real(folder: Path, methods: list[tuple[str, dict[str, str]]]) -> None:
+def real(folder: Path, methods: list[tuple[str, dict[str, str]]], models: list[str] | None) -> None:
     """Grids of four photographs and photographs in one corner, for every classifier that knows their classes."""
     index = json.loads((folder / "index.json").read_text())
     for model in index["models"]:
         tasks = [task for image in index["images"] for task in tasks_of(image, model["id"])]
-        if not tasks:
+        if not tasks or (models is not None and model["id"] not in models):
             continue
         net = read_model(folder / model["file"])
         given = model["preprocess"]
@@ -178,7 +189,7 @@ def play(net: Model, preprocess: Preprocess, folder: Path, method: str, params: 
             labels=None,
         )
         try:
-            view = explain.scene(net, batch, target=Target(target))
+            view = explain.scene(net, batch, target=ClassTarget(target))
             view.probe()  # the forward pass and the sessions are every method's, not this one's
             start = time.perf_counter()
             result = explain.attribute(view, method, params)

@@ -95,8 +95,7 @@ class Engine:
     @property
     def provider(self) -> str:
         """What really runs the model, for instance ``CPUExecutionProvider``; ``A+B`` where nodes are shared."""
-        runner = next(iter(self._runners.values()), None) or self._runner(False)
-        return runner.provider
+        return (next(iter(self._runners.values()), None) or self._runner(False)).provider
 
     @property
     def batching(self) -> str:
@@ -170,6 +169,9 @@ class Engine:
             rows = feeding.rows(arrays, self._axes, start, stop)
             parts.append(self._by_sample(self._run(rows, names, stop - start, freed=chunk > 1), stop - start))
             self._report(stop, count)
+        shared = [name for name in names if name not in self._varying]
+        if shared and chunk > 1 and not done:  # shapes, for one: what a single sample makes doesn't tell of the chunk
+            parts[0] |= self._run(feeding.rows(arrays, self._axes, 0, 1), shared, 1)
         return self._join(parts)
 
     def _in_blocks(self, arrays: Arrays, names: list[str], count: int, size: int) -> Arrays:
@@ -206,14 +208,14 @@ class Engine:
         except (RunError, ModelError) as error:
             self._refused = f"a batch of two fails ({str(error)[:120]})"
         else:
-            self._refused = results.disagreement(self._join(alone), together, self._dtypes)
+            varying = {name: value for name, value in self._join(alone).items() if name in self._varying}
+            self._refused = results.disagreement(varying, together, self._dtypes)
         if self._refused:
             self._note = f"one sample at a time: {self._refused}"
         else:
             self._proven.update(names)
-            self._note = (
-                f"in batches, {'as the model declares' if self._fixed is None else 'freed from a batch of one'}"
-            )
+            way = "as the model declares" if self._fixed is None else "freed from a batch of one"
+            self._note = f"in batches, {way}"
         return alone if other == 1 else alone[:1]
 
     def _run(self, arrays: Arrays, names: list[str], count: int, *, freed: bool = False) -> Arrays:
@@ -393,8 +395,6 @@ def _brief(error: Exception) -> str:
 
 
 def _load_error(error: Exception, source: str) -> ModelError | RunError:
-    kind = type(error).__name__
-    if kind in ("NotImplemented", "EPFail", "EngineError"):
+    if type(error).__name__ in ("NotImplemented", "EPFail", "EngineError"):
         return RunError(f"onnxruntime can't run {source}: {_brief(error)}")
-    file = Path(source).name
-    return ModelError(f"{file} is not a model that onnxruntime accepts: {_brief(error)}")
+    return ModelError(f"{Path(source).name} is not a model that onnxruntime accepts: {_brief(error)}")

@@ -63,3 +63,8 @@ def softmax(logits: NDArray[Any], axis: int = -1) -> NDArray[np.float64]:
     shifted = np.asarray(logits, np.float64) - np.max(logits, axis=axis, keepdims=True)
     exponentials = np.exp(shifted)
     return np.asarray(exponentials / exponentials.sum(axis=axis, keepdims=True))
+
+
+def sigmoid(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """``1 / (1 + exp(-x))`` in float64; large logits don't overflow."""
+    return np.asarray(0.5 + 0.5 * np.tanh(0.5 * np.asarray(logits, np.float64)))

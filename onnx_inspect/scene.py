@@ -1,9 +1,10 @@
-"""How a model, a batch and one layer become what a CAM method sees: cut, run, and put into one form."""
+"""How a model, a batch, one layer and a target become what a CAM method sees: cut, run, and put into one form."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,168 +14,225 @@ from numpy.typing import NDArray
 from onnx_inspect.cam._probe import Index, Maps, Probe, Rows
 from onnx_inspect.engine import Engine, measure
 from onnx_inspect.errors import LayerError, MethodError, TargetError
+from onnx_inspect.forms import present, present_input, restore, restore_input
 from onnx_inspect.graph import classifier as classifiers
 from onnx_inspect.graph.batch import batch_axes
 from onnx_inspect.graph.bind import bind
 from onnx_inspect.graph.linear import linear_head
 from onnx_inspect.graph.model import Layer, Model
-from onnx_inspect.graph.spatial import Spatial, candidates, spatial
-from onnx_inspect.graph.surgery import Cut, ancestors, cut, extract
+from onnx_inspect.graph.spatial import Candidate, Spatial, candidates, spatial
+from onnx_inspect.graph.surgery import ancestors, extract
 from onnx_inspect.inputs.batch import Batch
-from onnx_inspect.targets import Target, are_probabilities, matrix
+from onnx_inspect.sections import Arrays, Sections, samples_first
+from onnx_inspect.targets import Context, Fixed, Floats, Target, matrix, suggest
 
-ROWS_BUDGET = 256 * 2**20  # bytes of variants that exist at one time
+TRIALS = 12  # layers that are tried until one is found that the target hangs on
+LEAST = 0.05  # of the target's score: what a layer must move to count as deciding it
+ROWS_BUDGET = 256 * 2**20  # bytes of variants, and of what the model says of them, that exist at one time
+Memory = dict[bytes, Floats]  # scores of blocks of variants, by the digest of what was run
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A model and a batch looked at through one layer: everything that several methods share.
+    """A model and a batch looked at through one layer, and what is explained: everything that several methods share.
 
     Attributes
     ----------
-    form : Spatial
+    form : Spatial or None
         How the layer's axes lie over the input's plane.
-    scores : Classifier or None
-        None where the model has no class scores; then only methods that look at no class apply.
+    target : Target or None
+        None where the model has no scores to explain; then only methods that look at no class apply.
+    reason : str
+        Why there is no target.
+    blind : str
+        Why there is no layer: then only methods that look at none apply.
     why : str
         Why this layer, when it was chosen for the user.
+    settled : Fixed or None
+        The target as another scene of the same inputs settled it; settled here where None.
+    memory : dict or None
+        Scores that scenes of other classes have already asked for; None to keep none.
     """
 
-    model: Model
+    sections: Sections
     batch: Batch
-    layer: Layer
-    form: Spatial
-    scores: classifiers.Classifier | None
-    reason: str  # why there are no class scores
-    target: Target
-    make_engine: Callable[[Model], Engine]
+    context: Context
+    form: Spatial | None
+    target: Target | None
+    reason: str
+    blind: str
     seed: int
     why: str
+    settled: Fixed | None = None
+    memory: Memory | None = field(default=None, repr=False)
 
-    @cached_property
-    def split(self) -> Cut:
-        """Head up to the layer, and tail from it to the class scores."""
-        return cut(self.model, self.layer, outputs=[self._scores().scores])
+    @property
+    def layer(self) -> Layer | None:
+        """Where the model is cut."""
+        return self.sections.layer
 
-    @cached_property
+    @property
     def head(self) -> Engine:
-        """Runs inputs up to the layer; without class scores the layer is all it gives."""
-        if self.scores is None:
-            model = extract(self.model, [i.name for i in self.model.inputs], [self.layer.output.name])
-            return self.make_engine(model)
-        return self.make_engine(self.split.head)
+        """Runs inputs up to the layer."""
+        return self.sections.head
 
-    @cached_property
+    @property
     def tail(self) -> Engine:
-        """Runs activations from the layer to the class scores."""
-        return self.make_engine(self.split.tail)
+        """Runs activations from the layer to what the target reads."""
+        return self.sections.tail
 
-    @cached_property
+    @property
     def whole(self) -> Engine:
-        """Runs inputs to the class scores."""
-        inputs = [i.name for i in self.model.inputs]
-        return self.make_engine(extract(self.model, inputs, [self._scores().scores]))
+        """Runs inputs to what the target reads."""
+        return self.sections.whole
 
-    @cached_property
-    def captured(self) -> dict[str, NDArray[Any]]:
+    @property
+    def captured(self) -> Arrays:
         """The layer's own tensor and those that cross the cut, for the whole batch."""
-        feeds = {name: a for name, a in self.batch.arrays.items() if name in {i.name for i in self.head.model.inputs}}
-        return self.head.run(feeds, [o.name for o in self.head.model.outputs])
+        return self.sections.capture(self.batch)
+
+    @property
+    def outputs(self) -> Arrays:
+        """What the target reads, for the inputs as they are, (N, ...)."""
+        self._target()
+        return self.sections.outputs(self.batch)
 
     @cached_property
-    def base(self) -> NDArray[np.float64]:
-        """Class scores of the batch, (N, classes)."""
-        feeds = {self.split.tensor: self.captured[self.split.tensor]}
-        feeds |= {name: self.captured[name] for name in self.split.crossing}
-        own = {i.name for i in self.tail.model.inputs}
-        name = self._scores().scores
-        return matrix(self.tail.run({n: a for n, a in feeds.items() if n in own}, [name])[name])
+    def fixed(self) -> Fixed:
+        """The target settled for this batch."""
+        return self.settled or self._target().fix(self.context, self.outputs)
 
     @cached_property
-    def classes(self) -> Index:
-        """Explained class of each input, (N,)."""
-        return self.target.indices(self.base)
+    def base(self) -> Floats:
+        """Scores of the batch: (N, classes), or (N, 1) of a target that is no class."""
+        return self.fixed.read(self.outputs, np.arange(self.batch.n))
+
+    @property
+    def class_count(self) -> int:
+        """How many classes the model scores."""
+        return matrix(self.outputs[self.sections.tensors[0]]).shape[1]
+
+    @property
+    def target_scores(self) -> Floats:
+        """What each input's target scores, (N,): a probability where it can be had; NaN without a target."""
+        if self.target is None:
+            return np.full(self.batch.n, np.nan)
+        return self.probe().base_scores(probability=True)
 
     def probe(self) -> Probe:
         """Build what a method sees."""
-        no_scores = self.scores is None
-        count = self.batch.n
+        none, count = self.target is None, self.batch.n
         return Probe(
             inputs=present_input(self.batch),
-            activations=present(self.captured[self.layer.output.name], self.form),
-            classes=np.full(count, -1) if no_scores else self.classes,
-            base=np.zeros((count, 0)) if no_scores else self.base,
+            activations=self._activations(),
+            classes=np.zeros(count, np.intp) if none else self.fixed.columns,
+            base=np.zeros((count, 0)) if none else self.base,
             score_inputs=self._score_inputs,
             score_activations=self._score_activations,
-            logits=not no_scores and not self._squashed(),
+            logits=not none and bool(self.fixed.squash),
+            independent=not none and self.fixed.squash == "sigmoid",
             weights=self._weights,
             rng=np.random.default_rng(self.seed),
         )
 
-    def _scores(self) -> classifiers.Classifier:
-        if self.scores is None:
+    def hangs_on_layer(self) -> bool:
+        """Whether the target's score moves for any input when all of the layer is set to 0."""
+        probe = self.probe()
+        of = np.arange(self.batch.n)
+        without = probe.tail_scores(lambda rows: np.zeros_like(probe.activations[of[rows]]), of)
+        base = probe.base_scores()
+        return bool((np.abs(without - base) > LEAST * np.abs(base)).any())
+
+    def of(self, batch: Batch, *, settled: Fixed | None) -> Scene:
+        """The same scene of other inputs, with its target settled already."""
+        return replace(self, batch=batch, context=replace(self.context, batch=batch), settled=settled, memory=None)
+
+    def _target(self) -> Target:
+        if self.target is None:
             raise TargetError(self.reason)
-        return self.scores
+        return self.target
 
-    def _squashed(self) -> bool:
-        """Whether the scores are probabilities already."""
-        return not self._scores().logits and are_probabilities(self.base)
+    def _activations(self) -> Maps:
+        if self.layer is None or self.form is None:
+            return np.zeros((self.batch.n, 0, 1, 1), np.float32)
+        return present(self.captured[self.layer.output.name], self.form)
 
-    def _score_inputs(self, rows: Rows, of: Index) -> NDArray[np.float64]:
-        batch, name = self.batch, self._scores().scores
-        own = {i.name: i for i in self.whole.model.inputs}
-        size = batch.arrays[batch.primary][0].nbytes * 4 // max(batch.arrays[batch.primary].itemsize, 1)
+    def _score_inputs(self, rows: Rows, of: Index) -> Floats:
+        batch = self.batch
+        own = {i.name for i in self.whole.model.inputs}
+        size = batch.arrays[batch.primary][0].size * 4
 
-        def feeds(positions: Index) -> dict[str, NDArray[Any]]:
+        def feeds(positions: Index) -> Arrays:
             variants = restore_input(rows(positions), batch)
             others = {
                 n: a if n in batch.shared else a[of[positions]] for n, a in batch.arrays.items() if n != batch.primary
             }
             return {n: a for n, a in {**others, batch.primary: variants}.items() if n in own}
 
-        return self._in_blocks(self.whole, feeds, name, of, size)
+        return self._in_blocks(self.whole, feeds, of, size)
 
-    def _score_activations(self, rows: Rows, of: Index) -> NDArray[np.float64]:
-        split, name = self.split, self._scores().scores
+    def _score_activations(self, rows: Rows, of: Index) -> Floats:
+        if self.form is None:
+            raise LayerError(self.blind)
+        split, form = self.sections.split, self.form
         tensor = self.captured[split.tensor]
 
-        def feeds(positions: Index) -> dict[str, NDArray[Any]]:
+        def feeds(positions: Index) -> Arrays:
             inputs = of[positions]
             carried = {n: _take(self.captured[n], inputs, self.batch.n) for n in split.crossing}
-            return {split.tensor: restore(rows(positions), tensor, inputs, self.form), **carried}
+            return {split.tensor: restore(rows(positions), tensor, inputs, form), **carried}
 
         crossing = sum(self.captured[n][:1].nbytes for n in split.crossing if self.captured[n].ndim)
-        return self._in_blocks(self.tail, feeds, name, of, tensor[0].nbytes + crossing)
+        return self._in_blocks(self.tail, feeds, of, tensor[0].nbytes + crossing)
 
-    @staticmethod
-    def _in_blocks(
-        engine: Engine, feeds: Callable[[Index], dict[str, NDArray[Any]]], name: str, of: Index, size: int
-    ) -> NDArray[np.float64]:
+    def _in_blocks(self, engine: Engine, feeds: Callable[[Index], Arrays], of: Index, size: int) -> Floats:
         """Make and run variants block by block, so that memory doesn't grow with their number."""
-        block = int(max(1, min(4 * engine.max_chunk, ROWS_BUDGET // max(size, 1))))
+        said = sum(array[0].nbytes for array in self.outputs.values())
+        block = int(max(1, min(4 * engine.max_chunk, ROWS_BUDGET // max(size + said, 1))))
         parts = []
         for start in range(0, len(of), block):
             positions = np.arange(start, min(start + block, len(of)))
-            parts.append(matrix(engine.run(feeds(positions), [name])[name]))
+            parts.append(self._recalled(engine, feeds(positions), of[positions]))
             if engine.progress is not None:
                 engine.progress(int(positions[-1]) + 1, len(of))
         return np.concatenate(parts)
 
+    def _recalled(self, engine: Engine, feeds: Arrays, of: Index) -> Floats:
+        """Scores of a block of variants, from memory where the very same block was run before."""
+        if self.memory is None or not self.fixed.serves_all:
+            return self._run(engine, feeds, of)
+        key = hashlib.blake2b(repr((id(engine), sorted((n, a.shape) for n, a in feeds.items()))).encode())
+        for name in sorted(feeds):
+            key.update(np.ascontiguousarray(feeds[name]).data)
+        digest = key.digest()
+        if digest not in self.memory:
+            self.memory[digest] = self._run(engine, feeds, of)
+        return self.memory[digest]
+
+    def _run(self, engine: Engine, feeds: Arrays, of: Index) -> Floats:
+        names = [o.name for o in engine.model.outputs]
+        said = samples_first(engine, engine.run(feeds, names), len(of))
+        unmoved = {name: self.outputs[name][of] for name in self.sections.tensors if name not in said}
+        return self.fixed.read(said | unmoved, of)
+
     def _weights(self, tolerance: float) -> Maps:
         """Weights of a linear tail, proved on the batch's own activations."""
-        name = self._scores().scores
-        head = linear_head(self.model, self.layer.output.name, name, self.form.cells)
-        activations = present(self.captured[self.layer.output.name], self.form)
+        mix, classifier = self.fixed.mix, self.context.classifier
+        if mix is None or classifier is None or self.layer is None or self.form is None:
+            raise MethodError(f"cam explains sums of class scores at a layer, not {self._target().describe()!r}")
+        head = linear_head(self.context.model, self.layer.output.name, classifier.scores, self.form.cells)
+        scores, activations = matrix(self.outputs[classifier.scores]), self._activations()
         pooled = activations.mean(axis=(2, 3), dtype=np.float64)  # (N, K)
         expected = (pooled if head.weight is None else pooled @ head.weight.T.astype(np.float64)) + head.bias
-        scale = float(np.ptp(self.base)) or 1.0
-        error = float(np.abs(expected - self.base).max()) / scale
+        scale = float(np.ptp(scores)) or 1.0
+        error = float(np.abs(expected - scores).max()) / scale
         if not error <= tolerance:
             raise MethodError(
                 f"cam is not exact after {self.layer.name!r}: pooling and a linear layer predict the scores only to"
                 f" {error:.1%} of their range; choose a later layer or another method"
             )
-        return np.stack([head.row(int(c), activations.shape[1]) for c in self.classes])
+        rows = np.stack([head.row(c, activations.shape[1]) for c in range(mix.shape[1])])  # (classes, K)
+        return np.asarray(mix @ rows, np.float32)
 
 
 def scene(
@@ -187,41 +245,124 @@ def scene(
     seed: int = 0,
     make_engine: Callable[[Model], Engine] = Engine,
 ) -> Scene:
-    """Choose the layer (the best-ranked one by default), find the class scores, and prepare a Scene.
+    """Choose the target and the layer (the best-ranked one by default) where they aren't given, and prepare a Scene.
 
     Raises
     ------
     LayerError
         No such layer, or it holds no maps over the input's plane.
+    TargetError
+        The model has nothing of the target's kind.
     """
+    context = _context(model, batch, output, make_engine)
+    wanted = target or suggest(context)
+    tensors = wanted.tensors(context) if wanted is not None else ()
+    reason = "" if wanted is not None else context.reason
+
+    def at(chosen: Layer | None, form: Spatial | None, why: str, blind: str = "") -> Scene:
+        sections = Sections(model, chosen, tensors, make_engine)
+        return Scene(sections, batch, context, form, wanted, reason, blind, seed, why)
+
+    if layer is not None:
+        return at(*_given_layer(context, tensors, layer), "")
+    ranked, blind = _ranked_layers(context, tensors)
+    if not ranked:
+        return at(None, None, "", blind)
+    best = ranked[0]
+    first = at(best.layer, best.spatial, best.why if best.rank == 1 else "the deepest maps that decide the target")
+    of_class = context.classifier is not None and tensors == (context.classifier.scores,)
+    if wanted is None or of_class or first.hangs_on_layer():
+        return first
+    why = f"the deepest maps that {wanted.describe()!r} hangs on"
+    others = (at(other, form, why) for other, form in _other_layers(context, tensors)[:TRIALS])
+    return next((view for view in others if view.hangs_on_layer()), first)
+
+
+def _context(model: Model, batch: Batch, output: str | None, make_engine: Callable[[Model], Engine]) -> Context:
+    """What targets may look at; an output that was named must hold class scores."""
     shapes = concrete_shapes(model, batch)
+    classifier, reason = None, ""
     try:
-        scores, reason = classifiers.find(model, shapes, output), ""
+        classifier = classifiers.find(model, shapes, output)
     except TargetError as error:
         if output is not None:
             raise
-        scores, reason = None, str(error)
-    if layer is None:
-        decisive = ancestors(model, [scores.scores] if scores else [o.name for o in model.outputs])
-        ranked = [c for c in candidates(model, shapes) if c.layer.output.name in decisive]
-        if not ranked:
-            raise LayerError(
-                f"{model.source} has no layer with maps over its input (no convolution, no patches): a CAM can't apply"
-            )
-        chosen, form, why = ranked[0].layer, ranked[0].spatial, ranked[0].why
-    else:
-        chosen = model.layer(layer) if isinstance(layer, str) else layer
-        readings = spatial(model, shapes)
-        if chosen.output.name not in readings or readings[chosen.output.name].form == "flat":
-            best = ", ".join(repr(c.layer.name) for c in candidates(model, shapes)[:3]) or "none"
-            raise LayerError(
-                f"layer {chosen.name!r} ({chosen.op_type}, shape {shapes.get(chosen.output.name)}) holds no maps over"
-                f" the input's plane; layers that do: {best}"
-            )
-        form, why = readings[chosen.output.name], ""
+        reason = str(error)
+
+    def run(feeds: Any, names: Any) -> dict[str, NDArray[Any]]:
+        part = extract(model, [i.name for i in model.inputs], names)
+        own = {i.name for i in part.inputs}
+        engine = make_engine(part)
+        values = engine.run({n: a for n, a in feeds.items() if n in own}, list(names))
+        return samples_first(engine, values, len(feeds[batch.primary]))
+
+    try:
+        size = present_input(batch).shape[2:]
+    except MethodError:
+        size = (1, 1)  # volumes: no picture, no box
+    return Context(model, batch, shapes, (size[0], size[1]), classifier, reason, run)
+
+
+def _ranked_layers(context: Context, tensors: tuple[str, ...]) -> tuple[list[Candidate], str]:
+    """Layers with maps that decide what is explained, best first; or why there is none."""
+    model = context.model
+    made = [ancestors(model, [name]) for name in tensors or [o.name for o in model.outputs]]
+    known = candidates(model, context.shapes)
+    ranked = []
+    for decisive in (set.intersection(*made), set.union(*made)):  # what all of the target's tensors hang on comes first
+        ranked += [c for c in known if c.layer.output.name in decisive - set(tensors)]
+    if not ranked:
+        reason = f"{model.source} has no layer with maps over its input (no convolution, no patches): a CAM can't apply"
+        return [], f"{reason}, but occlusion, rise, lime and their like can: they need no layer"
+    maps = [c for c in ranked if len(c.spatial.grid) <= 2]
+    return maps, "" if maps else _volumes(ranked[0].layer, ranked[0].spatial)
+
+
+def _other_layers(context: Context, tensors: tuple[str, ...]) -> list[tuple[Layer, Spatial]]:
+    """Last maps of each resolution that all of a target's tensors are made of, the coarsest first.
+
+    What a detector says of small boxes doesn't hang on its coarsest maps.
+    """
+    model = context.model
+    common = set.intersection(*(ancestors(model, [name]) for name in tensors)) - set(tensors)
+    readings = spatial(model, context.shapes)
+    last: dict[tuple[int, ...], tuple[Layer, Spatial]] = {}
+    for layer in model.layers:
+        form = readings.get(layer.output.name)
+        if form is None or form.form == "flat" or form.cells < 2 or len(form.grid) > 2:
+            continue
+        if layer.output.name in common and layer.output.is_float:
+            last[form.grid] = layer, form
+    return sorted(last.values(), key=lambda found: found[1].cells)
+
+
+def _given_layer(context: Context, tensors: tuple[str, ...], layer: str | Layer) -> tuple[Layer, Spatial]:
+    """The layer asked for.
+
+    Raises
+    ------
+    LayerError
+        It holds no maps over the input's plane, or comes too late for what is explained.
+    """
+    model, shapes = context.model, context.shapes
+    chosen = model.layer(layer) if isinstance(layer, str) else layer
+    readings = spatial(model, shapes)
+    if chosen.output.name not in readings or readings[chosen.output.name].form == "flat":
+        best = ", ".join(repr(c.layer.name) for c in candidates(model, shapes)[:3]) or "none"
+        raise LayerError(
+            f"layer {chosen.name!r} ({chosen.op_type}, shape {shapes.get(chosen.output.name)}) holds no maps over"
+            f" the input's plane; layers that do: {best}"
+        )
+    if chosen.output.name in tensors:
+        raise LayerError(f"layer {chosen.name!r} is itself what is explained: choose an earlier layer")
+    form = readings[chosen.output.name]
     if len(form.grid) > 2:
-        raise LayerError(f"layer {chosen.name!r} holds volumes {form.grid}: a CAM needs maps or signals")
-    return Scene(model, batch, chosen, form, scores, reason, target or Target(), make_engine, seed, why)
+        raise LayerError(_volumes(chosen, form))
+    return chosen, form
+
+
+def _volumes(layer: Layer, form: Spatial) -> str:
+    return f"layer {layer.name!r} holds volumes {form.grid}: a CAM needs maps or signals"
 
 
 def concrete_shapes(model: Model, batch: Batch) -> dict[str, tuple[int, ...]]:
@@ -234,60 +375,6 @@ def concrete_shapes(model: Model, batch: Batch) -> dict[str, tuple[int, ...]]:
     shapes = bind(model, {name: array.shape for name, array in one.items()})
     unknown = [layer.output.name for layer in model.layers if layer.output.name not in shapes]
     return shapes | measure(model, one, unknown) if unknown else shapes
-
-
-def present(tensor: NDArray[Any], form: Spatial) -> Maps:
-    """Show a layer's tensor as (N, K, h, w), float32: channels first, prefix tokens left out, a signal as one row."""
-    maps = np.asarray(tensor, np.float32)
-    if form.form == "tokens":
-        maps = maps[:, form.prefix : form.prefix + form.cells].reshape(len(maps), *form.grid, -1)
-    if form.form in ("tokens", "channels-last"):
-        maps = np.moveaxis(maps, -1, 1)
-    return np.ascontiguousarray(maps[:, :, None] if len(form.grid) == 1 else maps)
-
-
-def restore(maps: Maps, tensor: NDArray[Any], of: Index, form: Spatial) -> NDArray[Any]:
-    """Put variants (B, K, h, w) back into the layer's own form; prefix tokens come from the inputs they stem from."""
-    if len(form.grid) == 1:
-        maps = maps[:, :, 0]
-    if form.form in ("tokens", "channels-last"):
-        maps = np.moveaxis(maps, 1, -1)
-    if form.form == "tokens":
-        whole = tensor[of].astype(np.float32)
-        whole[:, form.prefix : form.prefix + form.cells] = maps.reshape(len(maps), form.cells, -1)
-        maps = whole
-    return np.ascontiguousarray(maps, tensor.dtype)
-
-
-def present_input(batch: Batch) -> Maps:
-    """Show the perturbed input as (N, C, H, W), float32; a signal (N, C, L) or (N, L) as one row.
-
-    Raises
-    ------
-    MethodError
-        It has more axes than a picture.
-    """
-    array = np.asarray(batch.arrays[batch.primary], np.float32)
-    if array.ndim > 4:
-        raise MethodError(f"input {batch.primary!r} of shape {array.shape} is no picture and no signal")
-    if array.ndim < 4:
-        return array.reshape(len(array), *(1,) * (3 - array.ndim), *array.shape[1:-1], 1, array.shape[-1])
-    if array.ndim == 4 and batch.preprocess is not None and batch.preprocess.layout == "NHWC":
-        return np.ascontiguousarray(np.moveaxis(array, -1, 1))
-    return array
-
-
-def restore_input(variants: Maps, batch: Batch) -> NDArray[Any]:
-    """Put variants (B, C, H, W) back into the input's own layout and type; integers are rounded and clipped."""
-    own = batch.arrays[batch.primary]
-    if own.ndim < 4:
-        variants = variants.reshape(len(variants), *own.shape[1:])
-    elif own.ndim == 4 and batch.preprocess is not None and batch.preprocess.layout == "NHWC":
-        variants = np.moveaxis(variants, 1, -1)
-    if own.dtype.kind in "iu":
-        info = np.iinfo(own.dtype)
-        variants = np.clip(np.rint(variants), info.min, info.max)
-    return np.ascontiguousarray(variants, own.dtype)
 
 
 def _take(array: NDArray[Any], of: Index, count: int) -> NDArray[Any]:

@@ -18,11 +18,12 @@ ORDER = (
     ("graph",),
     ("feeds", "results"),
     ("engine",),
-    ("trace", "targets", "inputs"),
+    ("trace", "targets", "inputs", "forms"),
     ("cam", "analysis", "embed"),
-    ("scene",),
-    ("explain",),  # the facade that wires methods and engine
+    ("scene", "sections"),
+    ("methods", "smoothing"),  # what wires methods and engine
     ("render",),
+    ("api",),  # the facade for Python
     ("cli",),
     ("__main__",),
 )

@@ -190,6 +190,13 @@ def test_inputs_that_all_samples_share_come_once(make: Callable[..., Model]) -> 
     np.testing.assert_allclose(found["only_w"], np.exp(w), rtol=1e-6)  # once, not once for each sample
 
 
+def test_shapes_are_those_of_one_sample_and_hold_nothing_up(make: Callable[..., Model]) -> None:
+    engine = Engine(make([node("Relu", "x", "y"), node("Shape", "x", "shape")], ROWS, ["y", "shape"]), max_chunk=3)
+    for count in (7, 7, 2, 1):
+        assert engine.run({"x": X[:count]})["shape"].tolist() == [1, 4]
+    assert engine.batching == "in batches, as the model declares"
+
+
 # What comes out
 
 

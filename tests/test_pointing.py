@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks.pointing_game import batch_of
 from fixtures import shapes
-from onnx_inspect import explain
+from onnx_inspect import methods as explain
 from onnx_inspect.graph.read import read
-from onnx_inspect.targets import Target
+from onnx_inspect.targets import ClassTarget
 
 NET = Path(__file__).parents[1] / "fixtures" / "shapes_resnet.onnx"
 SIDE = 64
@@ -42,7 +42,7 @@ def test_class_aware_methods_follow_the_class_that_is_asked_for(method: str) -> 
     right = wrong = 0
     for label in np.unique(labels[:, 0]):
         chosen = np.flatnonzero(labels[:, 0] == label)
-        view = explain.scene(net, batch_of(net, pictures[chosen]), target=Target(int(label)))
+        view = explain.scene(net, batch_of(net, pictures[chosen]), target=ClassTarget(int(label)))
         found = explain.attribute(view, method)
         right += sum(inside(found.peak(n), boxes[i][0]) for n, i in enumerate(chosen))
         wrong += sum(inside(found.peak(n), boxes[i][1]) for n, i in enumerate(chosen))

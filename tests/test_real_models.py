@@ -68,7 +68,7 @@ def test_predict_reproduces_the_recorded_classes(name: str, run: Run, tmp_path: 
     assert [entry["top"][0]["index"] for entry in result.json["inputs"]] == wanted
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if "ppocr_v3" in n else n for n in MODELS])
 def test_each_cam_draws_a_picture_or_says_why_not(name: str, run: Run, tmp_path: Path) -> None:  # noqa: F811
     model = MODELS[name]
     words = [word for method in METHODS for word in ("--method", method)]

@@ -13,12 +13,26 @@ from onnx_inspect.cam._probe import Attribution
 from onnx_inspect.inputs.batch import Batch
 
 Meta = dict[str, Any]
+DRAWN = 24  # maps side by side at most
 
 
 def keys(attributions: Sequence[Attribution]) -> list[str]:
-    """Name of each result: its method, with ``@layer`` behind it when the method ran at several layers."""
-    several = len({a.layer for a in attributions}) > 1
-    return [f"{a.method}@{a.layer}" if several else a.method for a in attributions]
+    """Name of each result: its method; behind it ``@target`` and ``@layer`` where there are several of them.
+
+    A method that looks at no layer has no ``@layer``.
+    """
+    targets = len({a.target for a in attributions}) > 1
+    layers = len({a.layer for a in attributions if a.layer}) > 1
+    return [
+        "@".join([a.method, *([a.target] if targets else []), *([a.layer] if layers and a.layer else [])])
+        for a in attributions
+    ]
+
+
+def drawn(attributions: Sequence[Attribution], index: int) -> list[Attribution]:
+    """The results that one figure has room for: all, or those whose targets score highest for an input, in order."""
+    best = sorted(range(len(attributions)), key=lambda i: -np.nan_to_num(attributions[i].scores[index], nan=-np.inf))
+    return [attributions[i] for i in sorted(best[:DRAWN])]
 
 
 def arrays(attributions: Sequence[Attribution], meta: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
@@ -33,14 +47,15 @@ def describe(
     """What ``cam --json`` prints: layer, target and score per input, and each method's params, cost and provider.
 
     `inputs` and `layer` at the top hold what all methods share: the target (null for methods that look at no class in a
-    model without class scores) and its probability where one can be had, else its raw score.
+    model without class scores) and its probability where one can be had, else its raw score. The index of a target
+    that is no class is null. The layer of methods that look at none is ``input``.
     """
     first = attributions[0]
     methods = {key: _method(a, batch) for key, a in zip(keys(attributions), attributions, strict=True)}
     return {
         "model": model,
         "provider": first.provider,
-        "layer": first.layer,
+        "layer": _layer(first),
         "inputs": [
             {"source": source, "target": _target(first, n), "score": _number(first.scores[n])}
             for n, source in enumerate(batch.sources)
@@ -54,7 +69,8 @@ def describe(
 def _method(attribution: Attribution, batch: Batch) -> Meta:
     return {
         "method": attribution.method,
-        "layer": attribution.layer,
+        "layer": _layer(attribution),
+        "target": attribution.target,
         "class_aware": attribution.class_aware,
         "params": dict(attribution.params),
         "passes": attribution.passes,
@@ -75,6 +91,11 @@ def _method(attribution: Attribution, batch: Batch) -> Meta:
     }
 
 
+def _layer(attribution: Attribution) -> str:
+    """The layer, or what a method without one looks at."""
+    return attribution.layer or "input"
+
+
 def _peak(attribution: Attribution, batch: Batch, index: int) -> list[float]:
     """Centre of the strongest cell in the original's pixels, (x, y); in [0, 1] of the input without a picture."""
     x, y = attribution.peak(index)
@@ -84,8 +105,8 @@ def _peak(attribution: Attribution, batch: Batch, index: int) -> list[float]:
 
 
 def _target(attribution: Attribution, index: int) -> Meta | None:
-    number = int(attribution.classes[index])
-    return None if number < 0 else {"index": number, "label": attribution.targets[index]}
+    number, words = int(attribution.classes[index]), attribution.targets[index]
+    return {"index": number if number >= 0 else None, "label": words} if words else None
 
 
 def _number(value: float) -> float | None:

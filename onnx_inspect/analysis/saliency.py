@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from onnx_inspect import ops
 from onnx_inspect.cam._probe import Attribution, is_flat
+from onnx_inspect.forms import present_input
+from onnx_inspect.inputs.batch import Batch
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in the original's pixels
 Map = NDArray[np.float32]
@@ -46,6 +49,8 @@ class CamMap:
         Why there is no evidence to show, in words; "" where there is.
     peak : (x, y) or None
         Centre of the strongest cell in the original's pixels (a signal's samples).
+    box : (x0, y0, x1, y1) or None
+        The box that was explained, outlined on this map alone.
     """
 
     method: str
@@ -55,6 +60,7 @@ class CamMap:
     values: Map
     problem: str = ""
     peak: tuple[float, float] | None = None
+    box: Box | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,23 @@ def panel(
     return CamPanel(source, maps, original, signal, tuple(boxes), signed, tuple(notes))
 
 
+def of_batch(attributions: Sequence[Attribution], index: int, batch: Batch, *, signed: bool = False) -> CamPanel:
+    """Gather the maps of one of a batch's samples, for drawing."""
+    shown = present_input(batch)[index]  # (C, H, W)
+    is_signal = batch.arrays[batch.primary].ndim < 4 and shown.shape[1] == 1
+    original, placement = batch.originals[index], batch.placements[index]
+    source = Path(batch.sources[index])
+    return panel(
+        attributions,
+        index,
+        source=source.stem if source.suffix else source.name,
+        original=original,
+        placement=placement,
+        array=shown[:, 0] if is_signal else shown,
+        signed=signed,
+    )
+
+
 def prepare(
     values: Map, *, placement: Placed | None = None, size: tuple[int, int] | None = None, signed: bool = False
 ) -> tuple[Map, str]:
@@ -184,6 +207,9 @@ def _map(
         score=score if attribution.class_aware and math.isfinite(score) else None,
         values=values[0] if size is not None and size[0] == 1 and values.ndim == 2 else values,
         problem=problem,
+        box=_on_picture(attribution.boxes[index], placement, size)
+        if attribution.class_aware and attribution.boxes
+        else None,
         peak=None
         if problem or attribution.values[index].max() <= 0
         else _peak(attribution.peak(index), placement, size),
@@ -196,6 +222,15 @@ def _peak(
     if placement is not None:
         return placement.point(*point)
     return None if size is None else (point[0] * size[1], point[1] * size[0])
+
+
+def _on_picture(box: Box | None, placement: Placed | None, size: tuple[int, int] | None) -> Box | None:
+    """A box in [0, 1] of the model's plane in the pixels of what is drawn."""
+    if box is None or size is None:
+        return None
+    if placement is not None:
+        return *placement.point(*box[:2]), *placement.point(*box[2:])
+    return box[0] * size[1], box[1] * size[0], box[2] * size[1], box[3] * size[0]
 
 
 def _inside(point: tuple[float, float], picture: Picture) -> bool:

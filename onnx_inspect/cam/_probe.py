@@ -10,13 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_inspect.errors import MethodError
-from onnx_inspect.ops import softmax
+from onnx_inspect.ops import sigmoid, softmax
 
 Index = NDArray[np.intp]
 Maps = NDArray[np.float32]
 Rows = Callable[[Index], Maps]  # positions into a list of variants -> those variants, made when they are run
 EXACT = 1e-5  # of the scores' range: a linear tail in float32
 Score = Callable[[Rows, Index], NDArray[np.float64]]  # (variants, the input each stems from) -> (B, classes)
+Weigh = Callable[[NDArray[Any], Maps], Maps]  # (weights (N, K), activations (N, K, h, w)) -> (N, h, w)
+
+
+def weighted_sum(weights: NDArray[Any], activations: Maps) -> Maps:
+    """``sum_k w_k A_k`` of weights (N, K) and activations (N, K, h, w), as (N, h, w)."""
+    return np.einsum("nk,nkhw->nhw", weights, activations, optimize=True).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -30,19 +36,24 @@ class Probe:
     activations : ndarray, (N, K, h, w), float32
         The layer's output; tokens on their grid, a signal as one row.
     classes : ndarray, (N,), int
-        Index of the explained class for each input.
+        Column of the scores that is explained for each input: its class, or 0 where the target is a single number.
     base : ndarray, (N, classes), float64
-        Scores of the inputs as they are.
+        Scores of the inputs as they are; (N, 1) where the target is no class.
     score_inputs, score_activations : callable
         Run variants of the inputs through the whole model, or variants of the activations through its tail. They get
         a function that makes the variants of given positions, and the input that each stems from.
     logits : bool
-        Whether scores are logits: only then does a softmax make probabilities of them.
+        Whether scores are logits: only then does a softmax, or a sigmoid, make probabilities of them.
+    independent : bool
+        Whether it is a sigmoid.
     weights : callable
         Weights of a linear tail for each input's class, (N, K); raises MethodError where the tail isn't linear. Takes
         the error to allow, as a share of the scores' range.
     rng : numpy.random.Generator
         For methods that sample.
+    weigh : callable
+        Makes one map of each input's channels and their weights, (N, K): their weighted sum, unless the user asked for
+        something smoother.
     """
 
     inputs: Maps
@@ -54,11 +65,19 @@ class Probe:
     logits: bool
     weights: Callable[[float], Maps]
     rng: np.random.Generator
+    independent: bool = False
+    weigh: Weigh = weighted_sum
 
     def of_class(self, scores: NDArray[np.float64], of: Index, *, probability: bool = False) -> NDArray[np.float64]:
         """Each row's score for its input's class, (B,); as a probability when asked and when scores are logits."""
-        values = softmax(scores) if probability and self.logits else scores
-        return np.asarray(values[np.arange(len(of)), self.classes[of]])
+        columns = np.arange(len(of)), self.classes[of]
+        if not (probability and self.logits):
+            return np.asarray(scores[columns])
+        return sigmoid(scores[columns]) if self.independent else softmax(scores)[columns]
+
+    def weighted(self, weights: NDArray[Any]) -> Maps:
+        """One map of weighted channels, (N, h, w), from weights (N, K): ``sum_k w_k A_k``."""
+        return self.weigh(weights, self.activations)
 
     def scores(self, rows: Rows, of: Index, *, probability: bool = False) -> NDArray[np.float64]:
         """Target scores of input variants, (B,): one full pass each."""
@@ -87,15 +106,21 @@ class Attribution:
     Attributes
     ----------
     values : ndarray, (N, h, w), float32
-        Raw and signed, at the layer's own resolution: larger speaks for the target.
-    method, layer : str
+        Raw and signed, at the layer's own resolution or the input's: larger speaks for the target.
+    method : str
+    layer : str
+        "" where the method looks at none; several that were combined are joined by " + ".
     params : mapping
     targets : tuple of str
         What was explained for each input.
     classes : ndarray, (N,), int
-        Class index for each input; -1 where the method looks at no class.
+        Class index for each input; -1 where the target is no class, or there is none.
     scores : ndarray, (N,), float64
         The target's probability where it can be had, else its raw score.
+    target : str
+        The target in the words of the command line: ``top-1``, ``box:10,20,80,90``; "" where there is none.
+    boxes : tuple of (x0, y0, x1, y1) or None
+        The box that is explained in each input, in [0, 1] of the model's plane.
     passes, tail_passes : int
         Runs of the whole model and of its tail, per batch.
     seconds : float
@@ -120,6 +145,8 @@ class Attribution:
     class_aware: bool
     sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    target: str = ""
+    boxes: tuple[tuple[float, float, float, float] | None, ...] = ()
 
     @property
     def flat(self) -> tuple[bool, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 from onnx_inspect.cam._probe import Index, Maps, Probe
 
 CLASS_AWARE = True
+WEIGHTS_CHANNELS = True
 
 
 @dataclass(frozen=True)
@@ -50,4 +51,4 @@ def attribute(probe: Probe, params: Params) -> Maps:
     else:
         losses = base[:, None] - probe.tail_scores(rows, of).reshape(count, channels)
     weights = losses / np.where(base == 0, 1.0, np.abs(base))[:, None]
-    return np.einsum("nk,nkhw->nhw", weights, activations, optimize=True).astype(np.float32)
+    return probe.weighted(weights)

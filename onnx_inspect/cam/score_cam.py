@@ -22,6 +22,7 @@ from onnx_inspect.cam._probe import Index, Maps, Probe
 from onnx_inspect.ops import normalise, resize, softmax
 
 CLASS_AWARE = True
+WEIGHTS_CHANNELS = True
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def attribute(probe: Probe, params: Params) -> Maps:
     scores = np.zeros(len(flat) + count)
     scores[variants] = probe.scores(rows, of, probability=params.score == "probability")
     alpha = softmax(scores[speaker].reshape(count, channels))
-    return np.einsum("nk,nkhw->nhw", alpha, probe.activations, optimize=True).astype(np.float32)
+    return probe.weighted(alpha)
 
 
 def _speakers(probe: Probe, passes: int) -> Index:

@@ -94,4 +94,11 @@ out_option = click.option(
 save_option = click.option(
     "--save", type=click.Path(path_type=Path), metavar="FILE.npz", help="Also write the numbers themselves."
 )
-target_option = click.option("--target", metavar="CLASS", help="Class index or label.  [default: each input's top-1]")
+target_option = click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="TARGET",
+    help="Class index or label, top-3, all, cat~dog, box:x0,y0,x1,y1@CLASS, segment:CLASS, region:x0,y0,x1,y1,"
+    " output:NAME[0,3], regression, similar:@FILE; several go side by side.  [default: each input's best]",
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,6 +21,11 @@ from onnx_inspect.cli._options import (
     shared,
     target_option,
 )
+
+if TYPE_CHECKING:
+    from onnx_inspect.cam._probe import Attribution
+    from onnx_inspect.methods import Skipped
+    from onnx_inspect.scene import Scene
 
 DEFAULT_METHOD = "recipro-cam"
 
@@ -45,6 +51,12 @@ def _pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ..
 @layers_option
 @target_option
 @click.option("--output", metavar="NAME", help="The output that holds the class scores, where there are several.")
+@click.option(
+    "--gamma", type=float, default=1.0, show_default=True, help="Share of the other classes that cat~dog takes off."
+)
+@click.option("--decoder", metavar="NAME", help="How a detector's boxes are read.  [default: by its outputs' shapes]")
+@click.option("--combine", metavar="WAY", help="One map of all layers: mean, max or product.")
+@click.option("--smooth", metavar="WAY", help="augment: mean of six flips and scales; eigen: principal component.")
 @click.option("--param", "params", multiple=True, callback=_pairs, metavar="KEY=VALUE", help="A method's parameter.")
 @click.option("--signed", is_flag=True, help="Also draw what speaks against the target, in a diverging map.")
 @save_option
@@ -55,8 +67,12 @@ def command(
     inputs: tuple[str, ...],
     methods: tuple[str, ...],
     layers: tuple[str, ...],
-    target: str | None,
+    targets: tuple[str, ...],
     output: str | None,
+    gamma: float,
+    decoder: str | None,
+    combine: str | None,
+    smooth: str | None,
     params: tuple[tuple[str, str], ...],
     signed: bool,
     save: Path | None,
@@ -65,16 +81,21 @@ def command(
 ) -> None:
     """Draw class activation maps of MODEL over each INPUT.
 
-    The layer is chosen for you unless you name one; several layers or methods are drawn side by side.
+    Layer and target are chosen for you unless you name them; several layers, methods or targets are drawn side by
+    side. A target is a class, what tells it from others, a detector's box, a segment or region, a raw output, or the
+    likeness to a second picture; boxes are in the picture's own pixels.
 
     \b
     Example:  onnx-inspect cam net.onnx cat.jpg --method recipro-cam --method eigen-cam --target 'tabby cat' -o maps/
+              onnx-inspect cam net.onnx cat.jpg --target top-3 --smooth augment
+              onnx-inspect cam net.onnx cat.jpg --target 'tabby~tiger cat' --layer Relu:-1 --layer Relu:0 --combine max
+              onnx-inspect cam yolo.onnx street.jpg --method rise --target box:40,298,180,668@person
     """
-    from onnx_inspect.analysis import attributions, saliency
+    from onnx_inspect.analysis import attributions
+    from onnx_inspect.analysis.saliency import of_batch
     from onnx_inspect.cli._session import emit, engines, figure_paths, read_batch, read_model, save_figure, say, stem
-    from onnx_inspect.explain import explain_all
+    from onnx_inspect.methods import explain_all
     from onnx_inspect.render import cam as render
-    from onnx_inspect.scene import present_input
     from onnx_inspect.targets import parse
     from onnx_inspect.trace import save_arrays
 
@@ -88,40 +109,32 @@ def command(
             methods=methods or (DEFAULT_METHOD,),
             layers=layers,
             params=params,
-            target=parse(target, batch.labels),
+            targets=[one for text in targets for one in parse(text, batch.labels, gamma=gamma, decoder=decoder)],
+            combine=combine,
+            smooth=smooth,
             output=output,
             seed=settings.seed,
             make_engine=make_engine,
         )
     found = [attribution for _, attribution in results]
-    for entry in skipped:
-        say(f"{entry.method} skipped: {entry.error}", settings)
-    if results[0][0].why:
-        say(f"layer {found[0].layer!r}: {results[0][0].why}; choose another with --layer", settings)
-    meta = attributions.describe(
-        found,
-        batch,
-        model=model,
-        skipped={entry.method: str(entry.error) for entry in skipped},
-        notes=batch.notes,
-    )
+    for note in _notes(results, skipped):
+        say(note, settings)
+    reasons = {entry.method: str(entry.error) for entry in skipped}
+    meta = attributions.describe(found, batch, model=model, skipped=reasons, notes=batch.notes)
     if save is not None:
         save_arrays(save, attributions.arrays(found, meta))
-    shown = present_input(batch)
-    is_signal = batch.arrays[batch.primary].ndim < 4
     for n, path in enumerate(paths):
-        panel = saliency.panel(
-            found,
-            n,
-            source=stem(batch.sources[n]),
-            original=batch.originals[n],
-            placement=batch.placements[n],
-            array=shown[n][:, 0] if is_signal else shown[n],
-            signed=signed,
-        )
-        save_figure(render, [panel], path)
+        save_figure(render, [of_batch(attributions.drawn(found, n), n, batch, signed=signed)], path)
     if settings.as_json:
         emit(meta | {"figures": [str(path) for path in paths]})
     else:
         for path in paths:
             click.echo(str(path))
+
+
+def _notes(results: list[tuple[Scene, Attribution]], skipped: list[Skipped]) -> list[str]:
+    """What was left out, and what was chosen for the user: layer and target."""
+    notes = [f"{entry.method} skipped: {entry.error}" for entry in skipped]
+    layers = [f"layer {v.layer.name!r}: {v.why}; choose another with --layer" for v, a in results if v.layer and v.why]
+    on_layer = any(a.layer for _, a in results)
+    return list(dict.fromkeys([*notes, *(layers if on_layer else []), *(note for _, a in results for note in a.notes)]))

@@ -155,24 +155,26 @@ def _draw_pictures(page: Page, sample: CamPanel, top: float, alpha: float, name:
         room = _pitch(sample) - GUTTER
         _caption(page, left, above, room, result.method, _says(result, room), result.layer)
         if result.problem:
-            axes = _place(page, left, above + captions, picture, sample)
+            axes = _place(page, left, above + captions, picture, sample, result)
             _write_problem(axes, result.problem, size)
             continue
         values = _resized_map(result.values, size)
         mixed = overlay(picture, values, alpha=alpha, colormap=name, signed=sample.signed)
-        _mark(_place(page, left, above + captions, mixed, sample), result, sample.picture.shape)
+        axes = _place(page, left, above + captions, mixed, sample, result)
+        _mark(axes, result, sample.picture.shape)
     bar = page.axes(MARGIN + _width(sample) + GUTTER / 2, top + captions, 0.11, min(1.8, size[1] / DPI))
     _scale(bar, name, sample.signed)
 
 
-def _place(page: Page, left: float, top: float, image: Picture, sample: CamPanel) -> Axes:
+def _place(page: Page, left: float, top: float, image: Picture, sample: CamPanel, result: CamMap | None = None) -> Axes:
     """Put an image on axes whose coordinates are the original's pixels, and outline the boxes."""
     assert sample.picture is not None
     axes = page.axes(left, top, image.shape[1] / DPI, image.shape[0] / DPI)
     style.show(axes, image, frame=True)
     height, width = sample.picture.shape[:2]
     axes.images[0].set_extent((0, width, height, 0))
-    for x0, y0, x1, y1 in sample.boxes:
+    own = (result.box,) if result is not None and result.box is not None else ()
+    for x0, y0, x1, y1 in (*sample.boxes, *own):
         outline = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="white", linewidth=1.2)
         outline.set_path_effects([withStroke(linewidth=2.6, foreground="black")])
         axes.add_patch(outline)

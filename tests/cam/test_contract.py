@@ -13,6 +13,9 @@ from onnx_inspect.cam._probe import Index, Probe, Rows, is_flat, parse_params
 from onnx_inspect.errors import MethodError
 
 METHODS = discover.names("onnx_inspect.cam")
+MODULES = {name: discover.load("onnx_inspect.cam", name) for name in METHODS}
+ON_LAYERS = [name for name, module in MODULES.items() if getattr(module, "USES_LAYER", True)]
+BLACK_BOX = [name for name in METHODS if name not in ON_LAYERS]
 CLASSES, CHANNELS, GRID, SIZE = 4, 6, (3, 5), (9, 20)
 
 
@@ -22,7 +25,7 @@ def fake(count: int = 2, seed: int = 0, block: int = 7, activations: NDArray[np.
     inputs = rng.uniform(0.1, 1, (count, 3, *SIZE)).astype(np.float32)
     mix = rng.normal(size=(CHANNELS, 3)).astype(np.float32)
     head = rng.normal(size=(CLASSES, CHANNELS)).astype(np.float32)
-    drawn = rng.uniform(0, 1, (count, CHANNELS, *GRID)).astype(np.float32)
+    drawn = (rng.uniform(0, 1, (count, CHANNELS, *GRID)) ** 4).astype(np.float32)  # some positions strong
     maps = drawn if activations is None else activations
     classes = np.arange(count) % CLASSES
 
@@ -47,15 +50,19 @@ def fake(count: int = 2, seed: int = 0, block: int = 7, activations: NDArray[np.
 
 
 def run(method: str, probe: Probe) -> NDArray[np.float32]:
-    module = discover.load("onnx_inspect.cam", method)
-    values: NDArray[np.float32] = module.attribute(probe, module.Params())
+    values: NDArray[np.float32] = MODULES[method].attribute(probe, MODULES[method].Params())
     return values
 
 
+def level(values: NDArray[np.float32]) -> bool:
+    """Flat, but for the rounding of sums in float32."""
+    return is_flat(values) or bool(np.ptp(values) <= 1e-5 * np.abs(values).max())
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_maps_have_the_layers_resolution_and_are_finite(method: str) -> None:
+def test_maps_have_the_declared_resolution_and_are_finite(method: str) -> None:
     values = run(method, fake(3))
-    assert values.shape == (3, *GRID)
+    assert values.shape == (3, *{"layer": GRID, "input": SIZE}[getattr(MODULES[method], "RESOLUTION", "layer")])
     assert values.dtype == np.float32
     assert np.isfinite(values).all()
     assert not is_flat(values[0])
@@ -77,6 +84,11 @@ def test_nothing_is_changed_in_place(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_the_same_seed_gives_the_same_map(method: str) -> None:
+    np.testing.assert_array_equal(run(method, fake()), run(method, fake()))
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_the_order_of_channels_does_not_matter(method: str) -> None:
     probe, order = fake(), np.random.default_rng(1).permutation(CHANNELS)
     inverse = np.argsort(order)
@@ -86,7 +98,7 @@ def test_the_order_of_channels_does_not_matter(method: str) -> None:
         weights=lambda tolerance: probe.weights(tolerance)[:, order],
         score_activations=lambda rows, of: probe.score_activations(lambda p: rows(p)[:, inverse], of),
     )
-    np.testing.assert_allclose(run(method, shuffled), run(method, probe), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(run(method, shuffled), run(method, fake()), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -104,17 +116,48 @@ def test_inputs_do_not_see_each_other(method: str) -> None:
     np.testing.assert_allclose(run(method, first)[0], both[0], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ON_LAYERS)
 def test_constant_activations_give_a_flat_map(method: str) -> None:
     constant = np.broadcast_to(
         np.linspace(0.1, 1, CHANNELS, dtype=np.float32)[None, :, None, None], (2, CHANNELS, *GRID)
     )
-    assert all(is_flat(m) for m in run(method, fake(activations=np.ascontiguousarray(constant))))
+    assert all(level(m) for m in run(method, fake(activations=np.ascontiguousarray(constant))))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ON_LAYERS)
 def test_dead_activations_give_a_flat_map(method: str) -> None:
     assert all(is_flat(m) for m in run(method, fake(activations=np.zeros((2, CHANNELS, *GRID), np.float32))))
+
+
+@pytest.mark.parametrize("method", BLACK_BOX)
+def test_a_black_box_method_looks_at_no_layer(method: str) -> None:
+    probe = fake()
+
+    def refuse(rows: Rows, of: Index) -> NDArray[np.float64]:
+        raise AssertionError("the tail was run")
+
+    blind = replace(probe, activations=np.full_like(probe.activations, np.nan), score_activations=refuse)
+    np.testing.assert_array_equal(run(method, blind), run(method, fake()))
+
+
+@pytest.mark.parametrize("method", BLACK_BOX)
+def test_an_input_that_masks_cannot_change_gives_a_flat_map(method: str) -> None:
+    """The input is its own fill, 0: hiding any of it changes nothing."""
+    probe = fake()
+    empty = replace(probe, inputs=np.zeros_like(probe.inputs), base=np.zeros_like(probe.base))
+    assert all(is_flat(m) for m in run(method, empty))
+
+
+@pytest.mark.parametrize("method", BLACK_BOX)
+def test_a_model_that_ignores_its_input_gives_a_flat_map(method: str) -> None:
+    """Whatever masks the draws made more frequent: a constant score is evidence for nothing."""
+    answer = np.linspace(-3, 5, CLASSES)
+    probe = replace(
+        fake(),
+        base=np.tile(answer, (2, 1)),
+        score_inputs=lambda rows, of: np.tile(answer, (len(of), 1)),
+    )
+    assert all(is_flat(m) for m in run(method, probe))
 
 
 @pytest.mark.parametrize("method", METHODS)

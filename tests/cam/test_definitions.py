@@ -10,11 +10,11 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from onnx_inspect import explain
+from onnx_inspect import methods as explain
 from onnx_inspect.errors import InspectError
 from onnx_inspect.graph.read import read
 from onnx_inspect.inputs.batch import Batch
-from onnx_inspect.targets import Target
+from onnx_inspect.targets import ClassTarget
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 CASES = [  # model, layer's tensor is found by name; (C, H, W)
@@ -146,7 +146,7 @@ def test_method_equals_its_definition(method: str, name: str, layer: str, shape:
         pytest.skip("score-cam runs no tail: the cut's place changes nothing but the number of passes")
     plain, net = Plain(name, layer), read(FIXTURES / f"{name}.onnx")
     x = np.random.default_rng(3).uniform(-1, 1, (2, *shape)).astype(np.float32)
-    view = explain.scene(net, batch_of(x, net.inputs[0].name), layer=layer, target=Target(1))
+    view = explain.scene(net, batch_of(x, net.inputs[0].name), layer=layer, target=ClassTarget(1))
     found = explain.attribute(view, method).values
     for n in range(2):
         expected = SLOW[method](plain, x[n], 1)
@@ -160,7 +160,7 @@ def test_cam_plus_bias_averages_to_the_score() -> None:
     """The closed form of CAM: the mean of the map is the class's score less the bias (which is 0 here)."""
     net = read(FIXTURES / "gap.onnx")
     x = np.random.default_rng(4).uniform(-1, 1, (3, 3, 12, 20)).astype(np.float32)
-    view = explain.scene(net, batch_of(x, net.inputs[0].name), target=Target(2))
+    view = explain.scene(net, batch_of(x, net.inputs[0].name), target=ClassTarget(2))
     found = explain.attribute(view, "cam").values
     np.testing.assert_allclose(found.mean(axis=(1, 2)), view.base[:, 2], rtol=1e-4, atol=1e-5)
 
@@ -169,7 +169,7 @@ def test_recipro_cam_of_logits_is_cam_over_positions() -> None:
     """Recipro-CAM times the number of positions is CAM on pooling and a linear layer without bias."""
     net = read(FIXTURES / "gap.onnx")
     x = np.random.default_rng(5).uniform(-1, 1, (2, 3, 12, 20)).astype(np.float32)
-    view = explain.scene(net, batch_of(x, net.inputs[0].name), target=Target(0))
+    view = explain.scene(net, batch_of(x, net.inputs[0].name), target=ClassTarget(0))
     cam = explain.attribute(view, "cam").values
     alone = explain.attribute(view, "recipro-cam", {"score": "logit"}).values
     np.testing.assert_allclose(alone * cam[0].size, cam, rtol=1e-3, atol=1e-4)

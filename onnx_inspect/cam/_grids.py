@@ -1,0 +1,76 @@
+"""Which smooth random masks RISE draws, and how a weighted sum of them is made without keeping them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_inspect.cam._probe import Index, Maps
+from onnx_inspect.ops import resize
+
+BLOCK = 64  # masks that exist at one time while they are summed
+
+
+@dataclass(frozen=True)
+class GridMasks:
+    """Random coarse grids, enlarged bilinearly and cropped at random places; only grids and places are kept.
+
+    Attributes
+    ----------
+    grids : ndarray, (M, s, s), float32
+        1 keeps a cell, 0 hides it.
+    places : ndarray, (M, 2), int
+        Top left corner of each mask's crop.
+    size : (int, int)
+        Height and width of a mask.
+    """
+
+    grids: Maps
+    places: Index
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.grids)
+
+    @cached_property
+    def _enlarge(self) -> tuple[Maps, Maps]:
+        """Matrices (enlarged side, s) of bilinear interpolation."""
+        cells = self.grids.shape[1]
+        eye = np.eye(cells, dtype=np.float32)
+        sides = [(cells + 1) * cell_side(side, cells) for side in self.size]
+        return resize(eye, (sides[0], cells)), resize(eye, (sides[1], cells))
+
+    def make(self, which: Index) -> Maps:
+        """Masks at some positions, (B, H, W), in [0, 1]."""
+        down, across = self._enlarge
+        tops, lefts = self.places[which].T
+        rows = down[tops[:, None] + np.arange(self.size[0])]  # (B, H, s)
+        columns = across[lefts[:, None] + np.arange(self.size[1])]  # (B, W, s)
+        return np.asarray(rows @ self.grids[which] @ columns.transpose(0, 2, 1), np.float32)
+
+    def weighted_sum(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sum of all masks for each row of weights (R, M), as (R, H, W)."""
+        total = np.zeros((len(weights), *self.size))
+        for block in self._blocks():
+            total += np.tensordot(weights[:, block], self.make(block).astype(np.float64), 1)
+        return total
+
+    def _blocks(self) -> Iterator[Index]:
+        for start in range(0, len(self), BLOCK):
+            yield np.arange(start, min(start + BLOCK, len(self)))
+
+
+def cell_side(side: int, cells: int) -> int:
+    """Pixels that a cell is shifted by at most."""
+    return -(-side // cells)
+
+
+def draw(rng: np.random.Generator, count: int, cells: int, keep: float, size: tuple[int, int]) -> GridMasks:
+    """Draw `count` masks of `cells` x `cells`, each cell kept with probability `keep`."""
+    grids = (rng.random((count, cells, cells)) < keep).astype(np.float32)
+    places = np.stack([rng.integers(0, cell_side(side, cells), count) for side in size], axis=1)
+    return GridMasks(grids, places, size)

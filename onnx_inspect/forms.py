@@ -1,0 +1,90 @@
+"""How a model's own tensors are shown to a CAM method and put back: channels first, a signal as one row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_inspect.errors import MethodError
+from onnx_inspect.graph.spatial import Spatial
+from onnx_inspect.inputs.axes import CHANNELS
+from onnx_inspect.inputs.batch import Batch
+
+Index = NDArray[np.intp]
+Maps = NDArray[np.float32]
+
+
+def present(tensor: NDArray[Any], form: Spatial) -> Maps:
+    """Show a layer's tensor as (N, K, h, w), float32: channels first, prefix tokens left out, a signal as one row."""
+    maps = np.asarray(tensor, np.float32)
+    if form.form == "tokens":
+        maps = maps[:, form.prefix : form.prefix + form.cells].reshape(len(maps), *form.grid, -1)
+    if form.form in ("tokens", "channels-last"):
+        maps = np.moveaxis(maps, -1, 1)
+    return np.ascontiguousarray(maps[:, :, None] if len(form.grid) == 1 else maps)
+
+
+def restore(maps: Maps, tensor: NDArray[Any], of: Index, form: Spatial) -> NDArray[Any]:
+    """Put variants (B, K, h, w) back into the layer's own form; prefix tokens come from the inputs they stem from."""
+    if len(form.grid) == 1:
+        maps = maps[:, :, 0]
+    if form.form in ("tokens", "channels-last"):
+        maps = np.moveaxis(maps, 1, -1)
+    if form.form == "tokens":
+        whole = tensor[of].astype(np.float32)
+        whole[:, form.prefix : form.prefix + form.cells] = maps.reshape(len(maps), form.cells, -1)
+        maps = whole
+    return np.ascontiguousarray(maps, tensor.dtype)
+
+
+def present_input(batch: Batch) -> Maps:
+    """Show the perturbed input as (N, C, H, W), float32; a signal (N, C, L) or (N, L) as one row.
+
+    Pictures are shown as pictures, also where the model takes their pixels as one long row.
+
+    Raises
+    ------
+    MethodError
+        It has more axes than a picture.
+    """
+    array = np.asarray(batch.arrays[batch.primary], np.float32)
+    shape = _picture_shape(batch)
+    if shape is not None:
+        array = array.reshape(len(array), *shape)
+        return np.ascontiguousarray(np.moveaxis(array, -1, 1)) if _channels_last(batch) else array
+    if array.ndim > 4:
+        raise MethodError(f"input {batch.primary!r} of shape {array.shape} is no picture and no signal")
+    if array.ndim < 4:
+        return array.reshape(len(array), *(1,) * (3 - array.ndim), *array.shape[1:-1], 1, array.shape[-1])
+    return array
+
+
+def restore_input(variants: Maps, batch: Batch) -> NDArray[Any]:
+    """Put variants (B, C, H, W) back into the input's own layout and type; integers are rounded and clipped."""
+    own = batch.arrays[batch.primary]
+    if _picture_shape(batch) is not None and _channels_last(batch):
+        variants = np.moveaxis(variants, 1, -1)
+    variants = variants.reshape(len(variants), *own.shape[1:])
+    if own.dtype.kind in "iu":
+        info = np.iinfo(own.dtype)
+        variants = np.clip(np.rint(variants), info.min, info.max)
+    return np.ascontiguousarray(variants, own.dtype)
+
+
+def _picture_shape(batch: Batch) -> tuple[int, ...] | None:
+    """Shape of one sample as a picture in the preprocessing's layout; None where it is none."""
+    known = batch.preprocess
+    if known is None:
+        return None
+    height, width = known.size
+    own, channels = batch.arrays[batch.primary].shape[1:], CHANNELS[known.colour]
+    if len(own) == 3:
+        return tuple(own)
+    shape = (height, width, channels) if known.layout == "NHWC" else (channels, height, width)
+    return shape if len(own) < 3 and int(np.prod(own)) == int(np.prod(shape)) else None
+
+
+def _channels_last(batch: Batch) -> bool:
+    return batch.preprocess is not None and batch.preprocess.layout == "NHWC"

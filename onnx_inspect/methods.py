@@ -1,0 +1,222 @@
+"""How methods turn scenes into saliency maps: the wiring that the command line and Python share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from onnx_inspect import discover
+from onnx_inspect.analysis import combination
+from onnx_inspect.cam._probe import Attribution, Maps, Probe, parse_params
+from onnx_inspect.engine import Engine
+from onnx_inspect.errors import InspectError, LayerError, MethodError, TargetError
+from onnx_inspect.graph.model import Model
+from onnx_inspect.inputs.batch import Batch
+from onnx_inspect.scene import Memory, Scene, scene
+from onnx_inspect.smoothing import augmented
+from onnx_inspect.targets import EveryClass, Target
+
+METHODS = "onnx_inspect.cam"
+SMOOTHING = ("augment", "eigen")
+
+
+def attribute(
+    view: Scene, method: str, params: Mapping[str, str] | None = None, *, smooth: str | None = None
+) -> Attribution:
+    """Run one method on a Scene.
+
+    Parameters
+    ----------
+    smooth : {'augment', 'eigen'}, optional
+        ``augment`` averages the maps of six variants of the input, each scaled to [0, 1]: as it is and flipped, times
+        0.9, 1 and 1.1. ``eigen`` takes the first principal component of the weighted channels instead of their sum.
+
+    Raises
+    ------
+    MethodError
+        An unknown method or parameter, or the method can't apply to this model and layer.
+    LayerError
+        The method needs a layer with maps and the model has none.
+    TargetError
+        The method explains a score and the model has none.
+    """
+    module = _method(method)
+    settings = parse_params(module.Params, params or {}, method)
+    on_layer = getattr(module, "USES_LAYER", True)
+    if on_layer and view.layer is None:
+        raise LayerError(view.blind)
+    if module.CLASS_AWARE and view.target is None:
+        raise TargetError(f"{method} explains a class score, but {view.reason}; eigen-cam needs none")
+    run = _smoothed(module, method, settings, smooth)
+    start, before = time.perf_counter(), view.sections.passes
+    values = run(view)
+    after = view.sections.passes
+    chosen = {name: getattr(settings, name) for name in module.Params.__dataclass_fields__}
+    return Attribution(
+        values=np.ascontiguousarray(values, np.float32),
+        method=method,
+        layer=view.layer.name if on_layer and view.layer is not None else "",
+        params=chosen | ({"smooth": smooth} if smooth else {}),
+        targets=view.fixed.words if view.target is not None else ("",) * view.batch.n,
+        classes=view.fixed.classes if view.target is not None else np.full(view.batch.n, -1),
+        scores=view.target_scores,
+        passes=after[0] - before[0] + view.batch.n,
+        tail_passes=after[1] - before[1],
+        seconds=time.perf_counter() - start,
+        provider=view.sections.provider,
+        class_aware=module.CLASS_AWARE,
+        sources=view.batch.sources,
+        target=view.target.describe() if view.target is not None else "",
+        boxes=view.fixed.boxes if view.target is not None else (None,) * view.batch.n,
+        notes=view.fixed.notes if view.target is not None else (),
+    )
+
+
+def _smoothed(module: Any, method: str, settings: Any, smooth: str | None) -> Callable[[Scene], Maps]:
+    """The method as it is run on a scene, with its smoothing."""
+    if smooth is None:
+        return lambda view: module.attribute(view.probe(), settings)
+    if smooth == "eigen":
+        if not getattr(module, "WEIGHTS_CHANNELS", False):
+            raise MethodError(f"{method} makes no sum of weighted channels, so it has no principal component to take")
+        return lambda view: module.attribute(_eigen(view.probe()), settings)
+    if smooth == "augment":
+        return lambda view: augmented(view, lambda one: module.attribute(one.probe(), settings))
+    raise MethodError(f"unknown smoothing {smooth!r}; there are: {', '.join(SMOOTHING)}")
+
+
+def _eigen(probe: Probe) -> Probe:
+    return replace(probe, weigh=combination.principal_component)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A method that could not apply, and why."""
+
+    method: str
+    layer: str
+    error: InspectError
+
+
+def explain_all(
+    model: Model,
+    batch: Batch,
+    *,
+    methods: Sequence[str],
+    layers: Sequence[str] = (),
+    params: Sequence[tuple[str, str]] = (),
+    targets: Sequence[Target] = (),
+    combine: str | None = None,
+    smooth: str | None = None,
+    output: str | None = None,
+    seed: int = 0,
+    make_engine: Callable[[Model], Engine] = Engine,
+) -> tuple[list[tuple[Scene, Attribution]], list[Skipped]]:
+    """Run several methods at several layers for several targets; a method that can't apply is skipped with its reason.
+
+    Parameters
+    ----------
+    params : sequence of (key, value)
+        A key is a parameter's name, for every method that has it, or ``method.name`` for one.
+    targets : sequence of Target
+        What to explain, one map each; each input's best class, box or segment where there are none.
+    combine : {'mean', 'max', 'product'}, optional
+        One map of all layers, instead of one each.
+
+    Raises
+    ------
+    InspectError
+        Nothing could be explained: the first reason. Unknown methods, parameters, layers and targets are never skipped.
+    """
+    settings = _deal(methods, params)
+    done: list[tuple[Scene, Attribution]] = []
+    skipped: dict[tuple[str, str, str], Skipped] = {}
+    names: list[str | None] = [la.name for text in layers for la in model.find(text)]
+    views = list(_scenes(model, batch, names or [None], targets, output, seed, make_engine))
+    for method in methods:
+        seen: set[str] = set()
+        for view in views:
+            which = view.target.describe() if view.target is not None else ""
+            if which in seen and _runs_once(method):
+                continue  # neither layer nor target would change it
+            try:
+                found = attribute(view, method, settings[method], smooth=smooth)
+            except (MethodError, LayerError, TargetError) as error:
+                if isinstance(error, TargetError) and view.target is not None:
+                    raise  # the model has scores, but not that class, box or region
+                layer = view.layer.name if view.layer is not None else ""
+                skipped.setdefault((method, layer, str(error)), Skipped(method, layer, error))
+                continue
+            seen.add(which)
+            done.append((view, found))
+    if not done:
+        raise next(iter(skipped.values())).error
+    return (_combined(done, combine) if combine is not None else done), list(skipped.values())
+
+
+def _scenes(
+    model: Model,
+    batch: Batch,
+    layers: Sequence[str | None],
+    targets: Sequence[Target],
+    output: str | None,
+    seed: int,
+    make_engine: Callable[[Model], Engine],
+) -> Iterator[Scene]:
+    """A scene for each target at each layer; those that read the same tensors share the engines."""
+    for layer in layers:
+        made: dict[tuple[str, ...], Scene] = {}
+        memory: Memory = {}
+        for target in targets or (None,):
+            view = scene(model, batch, layer=layer, target=target, output=output, seed=seed, make_engine=make_engine)
+            view = replace(view, sections=made.setdefault(view.sections.tensors, view).sections)
+            if isinstance(target, EveryClass):
+                yield from (replace(view, target=each, memory=memory) for each in target.each(view.class_count))
+            else:
+                yield replace(view, memory=memory) if len(targets) > 1 else view
+
+
+def _combined(done: list[tuple[Scene, Attribution]], how: str) -> list[tuple[Scene, Attribution]]:
+    """One map for each method and target, of its maps at all layers."""
+    groups: dict[tuple[str, str], list[tuple[Scene, Attribution]]] = {}
+    for view, found in done:
+        groups.setdefault((found.method, found.target), []).append((view, found))
+    return [(group[0][0], combination.combine([found for _, found in group], how)) for group in groups.values()]
+
+
+def _runs_once(method: str) -> bool:
+    """Whether a method looks at no layer, so that one layer's scene serves for all."""
+    return not getattr(_method(method), "USES_LAYER", True)
+
+
+def _deal(methods: Sequence[str], params: Sequence[tuple[str, str]]) -> dict[str, dict[str, str]]:
+    """Parameters by method, checked before anything runs."""
+    dealt: dict[str, dict[str, str]] = {method: {} for method in methods}
+    fields = {method: _method(method).Params.__dataclass_fields__ for method in methods}
+    for key, value in params:
+        owner, dot, name = key.rpartition(".")
+        takers = [owner] if dot else [method for method in methods if key in fields[method]]
+        if dot and owner not in dealt:
+            raise MethodError(
+                f"parameter {key!r} is for {owner!r}, which is not among the methods: {', '.join(methods)}"
+            )
+        for method in takers or methods:
+            dealt[method][name] = value
+    for method, given in dealt.items():
+        parse_params(_method(method).Params, given, method)
+    return dealt
+
+
+def _method(name: str) -> Any:
+    try:
+        return discover.load(METHODS, name)
+    except KeyError:
+        known = ", ".join(discover.names(METHODS))
+        raise MethodError(f"unknown method {name!r}; there are: {known}") from None
+
+
+__all__ = ["METHODS", "SMOOTHING", "Scene", "Skipped", "attribute", "explain_all", "scene"]

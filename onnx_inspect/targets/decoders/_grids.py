@@ -1,0 +1,37 @@
+"""Where a detector's cells lie: the centres of its grids, one grid for each stride."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+STRIDES = (8, 16, 32)
+
+
+def cells(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Rows and columns of a grid over a plane (h, w); a cell that is cut at the border counts."""
+    return -(-size[0] // stride), -(-size[1] // stride)
+
+
+def count(size: tuple[int, int], stride: int) -> int:
+    """Cells of a grid."""
+    rows, columns = cells(size, stride)
+    return rows * columns
+
+
+def corners(size: tuple[int, int], stride: int) -> NDArray[np.float64]:
+    """Upper left corners (x, y) of a grid's cells in pixels, row by row, (cells, 2)."""
+    rows, columns = cells(size, stride)
+    y, x = np.divmod(np.arange(rows * columns), columns)
+    return np.stack([x, y], axis=1) * float(stride)
+
+
+def normalised(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
+    """Boxes (..., 4) from pixels to [0, 1] of the plane."""
+    return boxes / np.array([size[1], size[0], size[1], size[0]], np.float64)
+
+
+def from_centres(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Boxes (..., 4) from centre, width and height to corners."""
+    half = boxes[..., 2:] / 2
+    return np.concatenate([boxes[..., :2] - half, boxes[..., :2] + half], axis=-1)

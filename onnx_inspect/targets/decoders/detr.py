@@ -1,0 +1,24 @@
+"""DETR: logits (N, queries, classes + 1), the last class "no object", and centres with sizes (N, queries, 4) in [0, 1].
+
+The classes' probabilities are a softmax. (Its successors with independent classes are read alike but for that.)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnx_inspect.ops import softmax
+from onnx_inspect.targets.decoders import Arrays, Detections, Shapes, Size
+from onnx_inspect.targets.decoders._grids import from_centres
+from onnx_inspect.targets.decoders._pairs import FEWEST, pair
+
+
+def fits(outputs: Shapes, size: Size, strict: bool) -> tuple[str, ...] | None:
+    """Name logits and boxes: two outputs with the same few queries, one of them four wide."""
+    found = pair(outputs)
+    return found if found is not None and (outputs[found[1]][1] <= FEWEST or not strict) else None
+
+
+def decode(arrays: Arrays, size: Size) -> Detections:
+    """Read boxes and scores."""
+    return Detections(from_centres(np.asarray(arrays[1], np.float64)), softmax(arrays[0])[..., :-1])
