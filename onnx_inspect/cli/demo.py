@@ -35,12 +35,17 @@ STEPS = (
         "cam digits_vit.onnx digit_3.png digit_7.png --method recipro-cam --method ablation-cam --method score-cam",
     ),
     (
-        "5-activations",
+        "5-black-box",
+        "Methods that need no layer: cover parts of the picture and watch the score.",
+        "cam shapes_resnet.onnx shape_star.png --method occlusion --method rise --method lime --method kernel-shap",
+    ),
+    (
+        "6-activations",
         "What each layer of a convolutional network answers to a digit.",
         "activations digits_convnet.onnx digit_3.png",
     ),
     (
-        "6-weights",
+        "7-weights",
         "What the layers have learned: filters as tiles, matrices as heat maps, their spectra and norms.",
         "weights digits_convnet.onnx",
     ),
