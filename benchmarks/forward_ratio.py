@@ -12,6 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,16 +78,15 @@ def measure(net: Model, rounds: int) -> None:
 
 
 def once(view: explain.Scene, method: str, forget_linear: bool) -> None:
-    """One explanation from the input on: head, tail, method; only the sessions are reused."""
-    for computed in ("captured", "base"):
-        vars(view).pop(computed, None)
-    probe = Probe.linear_weights
+    """One explanation from the input on: head, tail, method; only the sessions and the layer's choice are reused."""
+    fresh = view.of(replace(view.batch), settled=None)
+    kept = Probe.linear_weights
     try:
         if forget_linear:
             Probe.linear_weights = lambda self: None  # type: ignore[method-assign]
-        explain.attribute(view, method)
+        explain.attribute(fresh, method)
     finally:
-        Probe.linear_weights = probe  # type: ignore[method-assign]
+        Probe.linear_weights = kept  # type: ignore[method-assign]
 
 
 def make(model: Model) -> Engine:
@@ -94,6 +94,7 @@ def make(model: Model) -> Engine:
 
 
 def timed(action: object) -> float:
+    time.sleep(0.05)  # until the threads of the session before have stopped spinning
     start = time.perf_counter()
     action()  # type: ignore[operator]
     return time.perf_counter() - start

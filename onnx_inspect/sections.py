@@ -57,12 +57,12 @@ class Sections:
         if not self.tensors:
             return self.make_engine(self._from_inputs([self.layer.output.name]))
         split = self.split
-        return self.make_engine(self._from_inputs(dict.fromkeys([split.tensor, *split.crossing, *self.beside])))
+        return self._taking_turns(self._from_inputs(dict.fromkeys([split.tensor, *split.crossing, *self.beside])))
 
     @cached_property
     def tail(self) -> Engine:
         """Runs activations from the layer to the target's tensors."""
-        return self.make_engine(self.split.tail)
+        return self._taking_turns(self.split.tail)
 
     @cached_property
     def whole(self) -> Engine:
@@ -103,6 +103,12 @@ class Sections:
         if what not in self.kept or self.kept[what][0] is not batch:
             self.kept[what] = (batch, make())
         return self.kept[what][1]
+
+    def _taking_turns(self, model: Model) -> Engine:
+        """Make an engine that leaves the cores to another between its runs."""
+        engine = self.make_engine(model)
+        engine.spinning = False
+        return engine
 
     def _from_inputs(self, tensors: Any) -> Model:
         return extract(self.model, [i.name for i in self.model.inputs], tensors)

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from onnx_inspect.cam._params import at_least, one_of
 from onnx_inspect.cam._probe import Maps, Probe
 from onnx_inspect.errors import MethodError
 
 CLASS_AWARE = False
+SMALL = 1024  # positions
 LARGEST = 8192  # positions: a kernel matrix of half a gigabyte
 NOTHING = 1e-12  # of the kernel's own size: less variance than that is rounding
 
@@ -61,13 +63,13 @@ def _component(activation: Maps, params: Params) -> Maps:
     mean = points.mean(axis=1)
     if not np.isfinite(points).all():
         return np.full((height, width), np.nan, np.float32)
-    matrix = _kernel(points - points.mean(axis=0), params.kernel, params.gamma or 1.0 / channels)
-    size = float(np.abs(matrix).max())
-    rows = matrix.mean(axis=0)
-    centred = matrix - rows - rows[:, None] + rows.mean()
-    last = len(centred) - 1
-    values, vectors = eigh(centred, subset_by_index=[last, last])
-    if not values[0] > NOTHING * size * len(centred):
+    # Matrices this small gain nothing from more threads, and beside a busy runtime they lose.
+    with threadpool_limits(1 if len(points) <= SMALL else None, user_api="blas"):
+        matrix = _kernel(points - points.mean(axis=0), params.kernel, params.gamma or 1.0 / channels)
+        rows = matrix.mean(axis=0)
+        centred = matrix - rows - rows[:, None] + rows.mean()
+        values, vectors = eigh(centred, subset_by_index=[len(centred) - 1, len(centred) - 1])
+    if not values[0] > NOTHING * float(np.abs(matrix).max()) * len(centred):
         return np.zeros((height, width), np.float32)
     scores = vectors[:, 0] * np.sqrt(values[0])
     if np.dot(scores - scores.mean(), mean - mean.mean()) < 0:

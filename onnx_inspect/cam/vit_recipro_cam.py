@@ -19,12 +19,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_inspect.cam._params import one_of, score_kind
 from onnx_inspect.cam._probe import Index, Maps, Probe
 
 CLASS_AWARE = True
 WINDOW = np.outer([1, 2, 1], [1, 2, 1]).astype(np.float32) / 16
+OFFSETS = [(di, dj) for di in (-1, 0, 1) for dj in (-1, 0, 1)]
 
 
 @dataclass(frozen=True)
@@ -43,24 +45,31 @@ class Params:
 
 def attribute(probe: Probe, params: Params) -> Maps:
     """Compute the maps, (N, h, w): logits, or probabilities in [0, 1]."""
-    count, _, height, width = probe.activations.shape
+    count, channels, height, width = probe.activations.shape
     cells = height * width
     of = np.repeat(np.arange(count), cells)
 
     def rows(positions: Index) -> Maps:
-        windows = _windows(positions % cells, (height, width), params)
-        return probe.activations[of[positions]] * windows[:, None]
+        inputs, (i, j) = of[positions], np.divmod(positions % cells, width)
+        variants = np.zeros((len(positions), channels, height, width), np.float32)
+        own, whole = np.arange(len(positions)), _whole(i, j, (height, width), params)
+        for di, dj in OFFSETS if params.gaussian else [(0, 0)]:
+            inside = (i + di >= 0) & (i + di < height) & (j + dj >= 0) & (j + dj < width)
+            n, y, x = inputs[inside], i[inside] + di, j[inside] + dj
+            weight = WINDOW[di + 1, dj + 1] / whole[inside]
+            variants[own[inside], :, y, x] = probe.activations[n, :, y, x] * weight[:, None]
+        return variants
 
     scores = probe.tail_scores(rows, of, probability=params.score == "probability")
     return scores.reshape(count, height, width).astype(np.float32)
 
 
-def _windows(cells: Index, size: tuple[int, int], params: Params) -> Maps:
-    """Weights of all positions, (B, h, w), with the window centred on each of the cells."""
-    i, j = np.divmod(cells, size[1])
-    padded = np.zeros((len(cells), size[0] + 2, size[1] + 2), np.float32)
-    own = np.arange(len(cells))
-    for di, dj in np.ndindex(3, 3):
-        padded[own, i + di, j + dj] = WINDOW[di, dj] if params.gaussian else float(di == dj == 1)
-    windows = padded[:, 1:-1, 1:-1]
-    return windows / windows.sum(axis=(1, 2), keepdims=True) if params.border == "renormalise" else windows
+def _whole(i: Index, j: Index, size: tuple[int, int], params: Params) -> NDArray[np.float32]:
+    """What windows centred at (i, j) are divided by: their sum inside the map, 1, or the lone centre's own weight."""
+    if not params.gaussian:
+        return np.full(len(i), WINDOW[1, 1])
+    if params.border == "clip":
+        return np.ones(len(i), np.float32)
+    # Of the 1, 2, 1 along each axis, the part inside the map.
+    down, across = (4 - (at == 0) - (at == side - 1) for at, side in zip((i, j), size, strict=True))
+    return np.asarray(down * across / 16, np.float32)
