@@ -18,7 +18,6 @@ from onnx_inspect.forms import present, present_input, restore, restore_input
 from onnx_inspect.graph import classifier as classifiers
 from onnx_inspect.graph.batch import batch_axes
 from onnx_inspect.graph.bind import bind
-from onnx_inspect.graph.linear import LinearHead, linear_head
 from onnx_inspect.graph.model import Layer, Model
 from onnx_inspect.graph.spatial import Candidate, Spatial, candidates, spatial
 from onnx_inspect.graph.surgery import ancestors, extract
@@ -220,10 +219,11 @@ class Scene:
         mix, classifier = self.fixed.mix, self.context.classifier
         if mix is None or classifier is None or self.layer is None or self.form is None:
             raise MethodError(f"cam explains sums of class scores at a layer, not {self._target().describe()!r}")
-        head = self._linear_head
+        head = self.sections.linear_head(classifier.scores, self.form.cells)
         scores, activations = matrix(self.outputs[classifier.scores]), self._activations()
         pooled = activations.mean(axis=(2, 3), dtype=np.float64).astype(np.float32)  # (N, K)
-        expected = (pooled if head.weight is None else pooled @ head.weight.T) + head.bias
+        # No BLAS for so little: its threads would spin on beside the runtime's and slow the next forward pass.
+        expected = (pooled if head.weight is None else np.einsum("nk,ck->nc", pooled, head.weight)) + head.bias
         scale = float(np.ptp(scores)) or 1.0
         error = float(np.abs(expected - scores).max()) / scale
         if not error <= tolerance:
@@ -234,14 +234,6 @@ class Scene:
         asked = np.flatnonzero(mix.any(axis=0))
         rows = np.stack([head.row(int(c), activations.shape[1]) for c in asked])  # (classes asked for, K)
         return np.asarray(mix[:, asked] @ rows, np.float32)
-
-    @cached_property
-    def _linear_head(self) -> LinearHead:
-        """What follows the layer, where that is pooling and a linear map."""
-        classifier = self.context.classifier
-        if classifier is None or self.layer is None or self.form is None:
-            raise MethodError(f"cam explains sums of class scores at a layer, not {self._target().describe()!r}")
-        return linear_head(self.context.model, self.layer.output.name, classifier.scores, self.form.cells)
 
 
 def scene(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_inspect.engine import Engine
+from onnx_inspect.graph.linear import LinearHead, linear_head
 from onnx_inspect.graph.model import Layer, Model
 from onnx_inspect.graph.surgery import Cut, cut, extract
 from onnx_inspect.inputs.batch import Batch
@@ -30,6 +31,8 @@ class Sections:
         What a target reads; empty where nothing is explained.
     kept : dict
         What :meth:`capture` and :meth:`outputs` gave for the last batch, by their names: several targets ask for it.
+    heads : dict
+        What :meth:`linear_head` read, by the class scores' tensor.
     """
 
     model: Model
@@ -37,6 +40,7 @@ class Sections:
     tensors: tuple[str, ...]
     make_engine: Callable[[Model], Engine]
     kept: dict[str, tuple[Batch, Arrays]] = field(default_factory=dict, repr=False, compare=False)
+    heads: dict[str, LinearHead] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def split(self) -> Cut:
@@ -90,6 +94,19 @@ class Sections:
         return self._keep(
             "outputs", batch, lambda: self._by_whole(batch) if self.layer is None else self._by_tail(batch)
         )
+
+    def linear_head(self, scores: str, cells: int) -> LinearHead:
+        """What follows the layer, where that is pooling and a linear map to the class scores; read once.
+
+        Raises
+        ------
+        MethodError
+            It is something else.
+        """
+        assert self.layer is not None
+        if scores not in self.heads:
+            self.heads[scores] = linear_head(self.model, self.layer.output.name, scores, cells)
+        return self.heads[scores]
 
     def _by_whole(self, batch: Batch) -> Arrays:
         return samples_first(self.whole, run(self.whole, batch.arrays, self.tensors), batch.n)

@@ -176,7 +176,7 @@ def prepare(
     if not np.isfinite(values).all():
         problem = "not finite: the map holds NaN or infinity"
     elif is_flat(values):
-        problem = "flat map: no evidence for this class"
+        problem = "flat map: no evidence"
     elif not signed and values.max() <= 0:
         problem = "all-negative: no positive evidence; the signed view shows what speaks against"
     unit = np.zeros(values.shape, np.float32)

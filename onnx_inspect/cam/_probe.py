@@ -22,7 +22,8 @@ Weigh = Callable[[NDArray[Any], Maps], Maps]  # (weights (N, K), activations (N,
 
 def weighted_sum(weights: NDArray[Any], activations: Maps) -> Maps:
     """``sum_k w_k A_k`` of weights (N, K) and activations (N, K, h, w), as (N, h, w)."""
-    return np.einsum("nk,nkhw->nhw", weights, activations, optimize=True).astype(np.float32)
+    # No BLAS for so little: its threads would spin on beside the runtime's and slow the next forward pass.
+    return np.einsum("nk,nkhw->nhw", weights, activations).astype(np.float32)
 
 
 @dataclass(frozen=True)

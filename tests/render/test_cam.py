@@ -111,7 +111,7 @@ def test_a_long_label_is_cut_and_its_score_kept() -> None:
 
 
 def test_a_flat_map_is_the_plain_picture_with_words_on_it() -> None:
-    problem = "flat map: no evidence for this class"
+    problem = "flat map: no evidence"
     figure = drawn(cam_panel(cam_map(np.zeros((20, 30)), problem=problem)))
     original, flat = pictures(figure)
     np.testing.assert_array_equal(original.images[0].get_array(), flat.images[0].get_array())
@@ -168,7 +168,7 @@ def test_small_pictures_grow_and_large_ones_shrink(size: tuple[int, int]) -> Non
 def test_a_signal_is_a_line_on_a_strip_of_evidence() -> None:
     signal = RNG.standard_normal((2, 50))
     strip = cam_map(np.linspace(0, 1, 50))
-    flat = cam_map(np.zeros(50), problem="flat map: no evidence for this class")
+    flat = cam_map(np.zeros(50), problem="flat map: no evidence")
     figure = drawn(cam_panel(strip, flat, picture=None, signal=signal))
     first, _, second = figure.axes
     np.testing.assert_array_equal(first.lines[1].get_ydata(), signal[1])
