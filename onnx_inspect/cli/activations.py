@@ -109,7 +109,8 @@ def _layers(net: Model, asked: tuple[str, ...], shapes: Any, settings: Settings)
     from onnx_inspect.cli._session import say
 
     if asked:
-        return sorted({layer for text in asked for layer in net.find(text)}, key=lambda layer: layer.index)
+        named = dict.fromkeys(layer for text in asked for layer in net.find(text))  # once each, in a stable order
+        return sorted(named, key=lambda layer: layer.index)
     chosen = along_depth(net, shapes)
     names = ", ".join(_short(layer.name) for layer in chosen)
     say(f"{len(chosen)} of {len(net.layers)} layers, evenly along depth: {names}; choose others with --layer", settings)
