@@ -26,6 +26,8 @@ class ChannelMasks:
         Channel of each distinct mask, as a position in `maps`; N * K and above for the blank ones.
     of : ndarray, (V,), int
         The input that each distinct mask belongs to.
+    speaker : ndarray, (N * K,), int
+        The mask whose score counts for each channel: one of `chosen`.
     """
 
     maps: Maps
@@ -33,6 +35,7 @@ class ChannelMasks:
     size: tuple[int, int]
     chosen: Index
     of: Index
+    speaker: Index
 
     def make(self, which: Index) -> Maps:
         """Masks ``N(U(A_k))`` at some positions of `chosen`, (B, H, W), in [0, 1]."""
@@ -44,21 +47,25 @@ class ChannelMasks:
 
     def spread(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores of the distinct masks (V,) for every channel, (N, K)."""
-        count, channels = self.shape
-        whole = np.repeat(scores[-count:], channels)
-        whole[self.chosen[:-count]] = scores[:-count]
-        return whole.reshape(count, channels)
+        whole = np.zeros(len(self.maps) + self.shape[0])
+        whole[self.chosen] = scores
+        return whole[self.speaker].reshape(self.shape)
 
 
-def channel_masks(probe: Probe) -> ChannelMasks:
-    """Make masks of the input from the layer's channels."""
+def channel_masks(probe: Probe, speaker: Index | None = None) -> ChannelMasks:
+    """Make masks of the input from the layer's channels; each speaks for itself unless `speaker`, (N, K), says else."""
     count, channels = probe.activations.shape[:2]
     maps = probe.activations.reshape(count * channels, *probe.activations.shape[2:])
-    varies = np.flatnonzero(np.ptp(maps.reshape(len(maps), -1), axis=1) != 0)
+    varies = np.ptp(maps.reshape(len(maps), -1), axis=1) != 0
+    own = np.arange(len(maps)) if speaker is None else speaker.ravel()
+    blank = len(maps) + np.arange(count)
+    spoken = np.where(varies, own, np.repeat(blank, channels))
+    chosen = np.concatenate([np.unique(spoken[varies]), blank])
     return ChannelMasks(
         maps=maps,
         shape=(count, channels),
         size=(probe.inputs.shape[2], probe.inputs.shape[3]),
-        chosen=np.concatenate([varies, len(maps) + np.arange(count)]),
-        of=np.concatenate([varies // channels, np.arange(count)]),
+        chosen=chosen,
+        of=np.concatenate([chosen[:-count] // channels, np.arange(count)]),
+        speaker=spoken,
     )

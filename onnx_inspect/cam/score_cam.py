@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from onnx_inspect.cam._channels import channel_masks
 from onnx_inspect.cam._probe import Index, Maps, Probe
-from onnx_inspect.ops import normalise, resize, softmax
+from onnx_inspect.ops import normalise, softmax
 
 CLASS_AWARE = True
 WEIGHTS_CHANNELS = True
@@ -42,39 +43,25 @@ class Params:
 
 def attribute(probe: Probe, params: Params) -> Maps:
     """Compute the maps, (N, h, w), non-negative where the activations are."""
-    count, channels = probe.activations.shape[:2]
-    size = (probe.inputs.shape[2], probe.inputs.shape[3])
-    flat = probe.activations.reshape(count * channels, *probe.activations.shape[2:])
-    speaker = _speakers(probe, params.passes)  # (N * K,): the channel whose run counts for each channel
-    # One blank variant per input stands for all its constant channels, whose masks are all 0.
-    blank = np.arange(count) + len(flat)
-    variants = np.concatenate([np.unique(speaker[speaker < len(flat)]), blank])
-    of = np.concatenate([variants[:-count] // channels, np.arange(count)])
+    masks = channel_masks(probe, _speakers(probe, params.passes) if params.passes else None)
 
     def rows(positions: Index) -> Maps:
-        chosen = variants[positions]
-        masks = np.zeros((len(chosen), *size), np.float32)
-        masked = chosen < len(flat)
-        masks[masked] = normalise(resize(flat[chosen[masked]], size))[0]
-        return probe.inputs[of[positions]] * masks[:, None]
+        return probe.inputs[masks.of[positions]] * masks.make(positions)[:, None]
 
-    scores = np.zeros(len(flat) + count)
-    scores[variants] = probe.scores(rows, of, probability=params.score == "probability")
-    alpha = softmax(scores[speaker].reshape(count, channels))
-    return probe.weighted(alpha)
+    scores = probe.scores(rows, masks.of, probability=params.score == "probability")
+    return probe.weighted(softmax(masks.spread(scores)))
 
 
 def _speakers(probe: Probe, passes: int) -> Index:
-    """Which variant is run for each channel: itself, its group's central mask, or its input's blank one."""
+    """Whose mask is run for each channel, (N, K): its own, or its group's central one."""
     count, channels = probe.activations.shape[:2]
     masks = normalise(probe.activations)[0].reshape(count, channels, -1)
     speaker = np.arange(count * channels).reshape(count, channels)
     for n in range(count):
         alive = np.flatnonzero(masks[n].any(axis=1))
-        if 0 < passes < len(alive):
+        if passes < len(alive):
             speaker[n, alive] = n * channels + alive[_central(masks[n, alive], passes, probe.rng)]
-        speaker[n, ~masks[n].any(axis=1)] = count * channels + n
-    return speaker.ravel()
+    return speaker
 
 
 def _central(masks: Maps, groups: int, rng: np.random.Generator) -> NDArray[np.intp]:
