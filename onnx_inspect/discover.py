@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -28,6 +29,9 @@ def load(package: str, name: str) -> ModuleType:
     KeyError
         No such module; the argument is the name asked for.
     """
+    module = f"{package}.{name.replace('-', '_')}"
+    if "_" not in name and module in sys.modules:
+        return sys.modules[module]
     if name not in names(package):
         raise KeyError(name)
-    return importlib.import_module(f"{package}.{name.replace('-', '_')}")
+    return importlib.import_module(module)

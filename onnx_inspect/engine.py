@@ -28,7 +28,7 @@ Arrays = dict[str, NDArray[Any]]
 Progress = Callable[[int, int], None]  # (samples done, samples in all)
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-BUDGET = 512 * 2**20  # bytes of activations that one chunk may take
+BUDGET = 64 * 2**20  # bytes of activations that one chunk may take: 4 to 8 pictures of a ResNet, no slower than 32
 MAX_CHUNK = 32  # more samples at once are no faster on a CPU
 SEED = 0  # of random operators, so that two runs agree
 

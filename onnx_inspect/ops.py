@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 
 def resize(maps: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -23,7 +26,8 @@ def resize(maps: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float
         Within the range of `maps`; linear in them.
     """
     rows, columns = (_weights(n, m) for n, m in zip(maps.shape[-2:], size, strict=True))
-    return np.asarray(rows @ maps @ columns.T, dtype=np.float32)
+    with one_blas_thread():
+        return np.asarray(rows @ maps @ columns.T, dtype=np.float32)
 
 
 def _weights(before: int, after: int) -> NDArray[np.float32]:
@@ -68,3 +72,17 @@ def softmax(logits: NDArray[Any], axis: int = -1) -> NDArray[np.float64]:
 def sigmoid(logits: NDArray[Any]) -> NDArray[np.float64]:
     """``1 / (1 + exp(-x))`` in float64; large logits don't overflow."""
     return np.asarray(0.5 + 0.5 * np.tanh(0.5 * np.asarray(logits, np.float64)))
+
+
+def one_blas_thread() -> AbstractContextManager[object]:
+    """Keep matrix products within it to one thread.
+
+    Small ones gain nothing from more, and BLAS's threads spin on beside a runtime's and slow its next forward pass.
+    """
+    return _blas().limit(limits=1, user_api="blas")
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """Numpy's own BLAS; finding the library takes a millisecond, so it is done once."""
+    return ThreadpoolController()

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_inspect.cam._probe import Index, Maps, Probe, Rows
+from onnx_inspect.cam._probe import EXACT, Index, Maps, Probe, Rows
 from onnx_inspect.engine import Engine, measure
 from onnx_inspect.errors import LayerError, MethodError, TargetError
 from onnx_inspect.forms import present, present_input, restore, restore_input
 from onnx_inspect.graph import classifier as classifiers
 from onnx_inspect.graph.batch import batch_axes
 from onnx_inspect.graph.bind import bind
+from onnx_inspect.graph.linear import LinearHead
 from onnx_inspect.graph.model import Layer, Model
 from onnx_inspect.graph.spatial import Candidate, Spatial, candidates, spatial
 from onnx_inspect.graph.surgery import ancestors, extract
@@ -27,7 +28,7 @@ from onnx_inspect.targets import Context, Fixed, Floats, Target, matrix, suggest
 
 TRIALS = 12  # layers that are tried until one is found that the target hangs on
 LEAST = 0.05  # of the target's score: what a layer must move to count as deciding it
-ROWS_BUDGET = 256 * 2**20  # bytes of variants, and of what the model says of them, that exist at one time
+ROWS_BUDGET = 16 * 2**20  # bytes of variants, and of what the model says of them, that exist at one time
 Memory = dict[bytes, Floats]  # scores of blocks of variants, by the digest of what was run
 
 
@@ -131,6 +132,7 @@ class Scene:
             logits=not none and bool(self.fixed.squash),
             independent=not none and self.fixed.squash == "sigmoid",
             weights=self._weights,
+            score_pooled=self._score_pooled,
             rng=np.random.default_rng(self.seed),
         )
 
@@ -209,31 +211,48 @@ class Scene:
         return self.memory[digest]
 
     def _run(self, engine: Engine, feeds: Arrays, of: Index) -> Floats:
-        names = [o.name for o in engine.model.outputs]
+        made = {o.name for o in engine.model.outputs}
+        names = [name for name in self.sections.tensors if name in made]
         said = samples_first(engine, engine.run(feeds, names), len(of))
         unmoved = {name: self.outputs[name][of] for name in self.sections.tensors if name not in said}
         return self.fixed.read(said | unmoved, of)
 
     def _weights(self, tolerance: float) -> Maps:
-        """Weights of a linear tail, proved on the batch's own activations."""
-        mix, classifier = self.fixed.mix, self.context.classifier
-        if mix is None or classifier is None or self.layer is None or self.form is None:
+        """Weights of a linear tail for each input's target, (N, K)."""
+        head, mix = self._linear_head(tolerance), self.fixed.mix
+        assert mix is not None
+        asked = np.flatnonzero(mix.any(axis=0))
+        channels = self._activations().shape[1]
+        rows = np.stack([head.row(int(c), channels) for c in asked])  # (classes asked for, K)
+        return np.asarray(mix[:, asked] @ rows, np.float32)
+
+    def _score_pooled(self, pooled: Maps, of: Index) -> Floats:
+        """What a linear tail says of channel means, (B, K)."""
+        head, classifier = self._linear_head(EXACT), self.context.classifier
+        assert classifier is not None
+        return self.fixed.read({classifier.scores: head.scores(pooled)}, of)
+
+    def _linear_head(self, tolerance: float) -> LinearHead:
+        """What follows the layer, where that is pooling and a linear map: proved by the batch, once if exact."""
+        classifier = self.context.classifier
+        mixes = self.target is not None and self.fixed.mix is not None
+        if not mixes or classifier is None or self.layer is None or self.form is None:
             raise MethodError(f"cam explains sums of class scores at a layer, not {self._target().describe()!r}")
         head = self.sections.linear_head(classifier.scores, self.form.cells)
+        if classifier.scores in self.sections.proved:
+            return head
         scores, activations = matrix(self.outputs[classifier.scores]), self._activations()
-        pooled = activations.mean(axis=(2, 3), dtype=np.float64).astype(np.float32)  # (N, K)
-        # No BLAS for so little: its threads would spin on beside the runtime's and slow the next forward pass.
-        expected = (pooled if head.weight is None else np.einsum("nk,ck->nc", pooled, head.weight)) + head.bias
+        means = activations.reshape(*activations.shape[:2], -1).mean(axis=2, dtype=np.float64)  # (N, K)
         scale = float(np.ptp(scores)) or 1.0
-        error = float(np.abs(expected - scores).max()) / scale
+        error = float(np.abs(head.scores(means.astype(np.float32)) - scores).max()) / scale
         if not error <= tolerance:
             raise MethodError(
                 f"cam is not exact after {self.layer.name!r}: pooling and a linear layer predict the scores only to"
                 f" {error:.1%} of their range; choose a later layer or another method"
             )
-        asked = np.flatnonzero(mix.any(axis=0))
-        rows = np.stack([head.row(int(c), activations.shape[1]) for c in asked])  # (classes asked for, K)
-        return np.asarray(mix[:, asked] @ rows, np.float32)
+        if error <= EXACT:
+            self.sections.proved.add(classifier.scores)
+        return head
 
 
 def scene(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -33,6 +34,10 @@ class Sections:
         What :meth:`capture` and :meth:`outputs` gave for the last batch, by their names: several targets ask for it.
     heads : dict
         What :meth:`linear_head` read, by the class scores' tensor.
+    proved : set of str
+        Those that a batch has shown to hold to float32's precision.
+    spent : Counter
+        Passes that the ``inputs`` themselves took.
     """
 
     model: Model
@@ -41,6 +46,8 @@ class Sections:
     make_engine: Callable[[Model], Engine]
     kept: dict[str, tuple[Batch, Arrays]] = field(default_factory=dict, repr=False, compare=False)
     heads: dict[str, LinearHead] = field(default_factory=dict, repr=False, compare=False)
+    proved: set[str] = field(default_factory=set, repr=False, compare=False)
+    spent: Counter[str] = field(default_factory=Counter, repr=False, compare=False)
 
     @cached_property
     def split(self) -> Cut:
@@ -49,35 +56,33 @@ class Sections:
         return cut(self.model, self.layer, outputs=self.tensors)
 
     @cached_property
-    def beside(self) -> tuple[str, ...]:
-        """Tensors that don't depend on the layer: no variant of it changes them."""
-        made = {o.name for o in self.split.tail.outputs}
-        return tuple(name for name in self.tensors if name not in made)
-
-    @cached_property
     def head(self) -> Engine:
-        """Runs inputs up to the layer and what else the tail needs; without a target the layer is all it gives."""
+        """Runs inputs to the layer, to what else the tail needs, and on to the target's tensors: all in one pass."""
         assert self.layer is not None
         if not self.tensors:
             return self.make_engine(self._from_inputs([self.layer.output.name]))
         split = self.split
-        return self._taking_turns(self._from_inputs(dict.fromkeys([split.tensor, *split.crossing, *self.beside])))
+        return self.make_engine(self._from_inputs(dict.fromkeys([split.tensor, *split.crossing, *self.tensors])))
 
     @cached_property
     def tail(self) -> Engine:
-        """Runs activations from the layer to the target's tensors."""
-        return self._taking_turns(self.split.tail)
+        """Runs activations from the layer to the target's tensors; between its runs it leaves the cores to others."""
+        engine = self.make_engine(self.split.tail)
+        engine.spinning = False
+        return engine
 
     @cached_property
     def whole(self) -> Engine:
-        """Runs inputs to the target's tensors."""
+        """Runs inputs to the target's tensors: the head, where it gives little else, so that weights are held once."""
+        if self.layer is not None and self.tensors and not self.split.crossing:
+            return self.head
         return self.make_engine(self._from_inputs(self.tensors))
 
     @property
     def passes(self) -> tuple[int, int]:
-        """Runs so far of the whole model and of the tail; parts that nobody asked for yet count nothing."""
-        built = vars(self)
-        return (built["whole"].passes if "whole" in built else 0), (built["tail"].passes if "tail" in built else 0)
+        """Runs so far of the whole model on variants, and of the tail; parts that nobody asked for count nothing."""
+        tail = vars(self).get("tail")
+        return self._full_passes - self.spent["inputs"], tail.passes if tail is not None else 0
 
     @property
     def provider(self) -> str:
@@ -85,15 +90,13 @@ class Sections:
         return (self.whole if self.layer is None else self.head).provider
 
     def capture(self, batch: Batch) -> Arrays:
-        """The layer's own tensor and those that cross the cut, for the whole batch."""
+        """The layer's own tensor, those that cross the cut, and the target's, for the whole batch."""
         names = [o.name for o in self.head.model.outputs]
-        return self._keep("captured", batch, lambda: run(self.head, batch.arrays, names))
+        return self._keep("captured", batch, lambda: self._on_inputs(self.head, batch, names))
 
     def outputs(self, batch: Batch) -> Arrays:
-        """The target's tensors for the inputs as they are, (N, ...): by the tail where there is a layer."""
-        return self._keep(
-            "outputs", batch, lambda: self._by_whole(batch) if self.layer is None else self._by_tail(batch)
-        )
+        """The target's tensors for the inputs as they are, (N, ...)."""
+        return self._keep("outputs", batch, lambda: self._outputs(batch))
 
     def linear_head(self, scores: str, cells: int) -> LinearHead:
         """What follows the layer, where that is pooling and a linear map to the class scores; read once.
@@ -108,24 +111,28 @@ class Sections:
             self.heads[scores] = linear_head(self.model, self.layer.output.name, scores, cells)
         return self.heads[scores]
 
-    def _by_whole(self, batch: Batch) -> Arrays:
-        return samples_first(self.whole, run(self.whole, batch.arrays, self.tensors), batch.n)
+    def _outputs(self, batch: Batch) -> Arrays:
+        if self.layer is None:
+            return samples_first(self.whole, self._on_inputs(self.whole, batch, self.tensors), batch.n)
+        captured = self.capture(batch)
+        return samples_first(self.head, {name: captured[name] for name in self.tensors}, batch.n)
 
-    def _by_tail(self, batch: Batch) -> Arrays:
-        captured, made = self.capture(batch), [o.name for o in self.tail.model.outputs]
-        found = samples_first(self.tail, run(self.tail, captured, made), batch.n)
-        return found | samples_first(self.head, {name: captured[name] for name in self.beside}, batch.n)
+    def _on_inputs(self, engine: Engine, batch: Batch, names: Sequence[str]) -> Arrays:
+        """Run the inputs as they are, apart from what their variants cost."""
+        before = self._full_passes
+        found = run(engine, batch.arrays, names)
+        self.spent["inputs"] += self._full_passes - before
+        return found
+
+    @property
+    def _full_passes(self) -> int:
+        engines = {id(engine): engine for name, engine in vars(self).items() if name in ("head", "whole")}
+        return sum(engine.passes for engine in engines.values())
 
     def _keep(self, what: str, batch: Batch, make: Callable[[], Arrays]) -> Arrays:
         if what not in self.kept or self.kept[what][0] is not batch:
             self.kept[what] = (batch, make())
         return self.kept[what][1]
-
-    def _taking_turns(self, model: Model) -> Engine:
-        """Make an engine that leaves the cores to another between its runs."""
-        engine = self.make_engine(model)
-        engine.spinning = False
-        return engine
 
     def _from_inputs(self, tensors: Any) -> Model:
         return extract(self.model, [i.name for i in self.model.inputs], tensors)

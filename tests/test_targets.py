@@ -130,10 +130,10 @@ def test_ranks_are_each_inputs_own_order_of_classes() -> None:
 
 def test_all_classes_get_the_maps_that_each_gets_alone_and_share_their_runs() -> None:
     net, batch = gap()
-    together, _ = explain_all(net, batch, methods=["recipro-cam"], targets=[EveryClass()])
+    together, _ = explain_all(net, batch, methods=["recipro-cam"], layers=["conv_node"], targets=[EveryClass()])
     assert len(together) == scene(net, batch).base.shape[1]
     for index, (_, found) in enumerate(together):
-        alone = attribute(scene(net, batch, target=ClassTarget(index)), "recipro-cam")
+        alone = attribute(scene(net, batch, layer="conv_node", target=ClassTarget(index)), "recipro-cam")
         np.testing.assert_allclose(found.values, alone.values, rtol=1e-6)
         assert (found.tail_passes == 0) == (index > 0)
 

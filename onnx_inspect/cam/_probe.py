@@ -17,6 +17,7 @@ Maps = NDArray[np.float32]
 Rows = Callable[[Index], Maps]  # positions into a list of variants -> those variants, made when they are run
 EXACT = 1e-5  # of the scores' range: a linear tail in float32
 Score = Callable[[Rows, Index], NDArray[np.float64]]  # (variants, the input each stems from) -> (B, classes)
+ScorePooled = Callable[[Maps, Index], NDArray[np.float64]]  # (each channel's mean (B, K), as above) -> (B, classes)
 Weigh = Callable[[NDArray[Any], Maps], Maps]  # (weights (N, K), activations (N, K, h, w)) -> (N, h, w)
 
 
@@ -24,6 +25,16 @@ def weighted_sum(weights: NDArray[Any], activations: Maps) -> Maps:
     """``sum_k w_k A_k`` of weights (N, K) and activations (N, K, h, w), as (N, h, w)."""
     # No BLAS for so little: its threads would spin on beside the runtime's and slow the next forward pass.
     return np.einsum("nk,nkhw->nhw", weights, activations).astype(np.float32)
+
+
+def no_linear_tail(pooled: Maps, of: Index) -> NDArray[np.float64]:
+    """Refuse: nothing is known of the tail.
+
+    Raises
+    ------
+    MethodError
+    """
+    raise MethodError("what follows the layer is not pooling and one linear layer")
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,9 @@ class Probe:
         the error to allow, as a share of the scores' range.
     rng : numpy.random.Generator
         For methods that sample.
+    score_pooled : callable
+        Scores of variants of the activations from each channel's mean alone, without a run; raises MethodError where
+        the tail isn't linear to float32's precision.
     weigh : callable
         Makes one map of each input's channels and their weights, (N, K): their weighted sum, unless the user asked for
         something smoother.
@@ -67,6 +81,7 @@ class Probe:
     weights: Callable[[float], Maps]
     rng: np.random.Generator
     independent: bool = False
+    score_pooled: ScorePooled = no_linear_tail
     weigh: Weigh = weighted_sum
 
     def of_class(self, scores: NDArray[np.float64], of: Index, *, probability: bool = False) -> NDArray[np.float64]:
@@ -87,6 +102,17 @@ class Probe:
     def tail_scores(self, rows: Rows, of: Index, *, probability: bool = False) -> NDArray[np.float64]:
         """Target scores of activation variants, (B,): one tail pass each."""
         return self.of_class(self.score_activations(rows, of), of, probability=probability)
+
+    def pooled_scores(self, pooled: Maps, of: Index, *, probability: bool = False) -> NDArray[np.float64] | None:
+        """Target scores (B,) of activation variants, from their channels' means (B, K): no pass at all.
+
+        None unless the tail is linear to float32's precision.
+        """
+        try:
+            scores = self.score_pooled(pooled, of)
+        except MethodError:
+            return None
+        return self.of_class(scores, of, probability=probability)
 
     def linear_weights(self) -> Maps | None:
         """Weights of a tail that is linear to float32's precision, (N, K); None for any other tail."""

@@ -12,6 +12,7 @@ from onnx_inspect.errors import MethodError
 from onnx_inspect.graph.constants import Scope, attribute
 from onnx_inspect.graph.dependence import ancestors
 from onnx_inspect.graph.model import Model
+from onnx_inspect.ops import one_blas_thread
 
 PASSING = frozenset("Identity Dropout Cast QuantizeLinear DequantizeLinear".split())
 MOVING = frozenset("Reshape Flatten Squeeze Unsqueeze Transpose".split())
@@ -36,6 +37,13 @@ class LinearHead:
         if self.weight is None:
             return np.eye(1, channels, target, dtype=np.float32)[0]
         return self.weight[target]
+
+    def scores(self, pooled: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Class scores (B, classes) of channel means, (B, K)."""
+        if self.weight is None:
+            return pooled + self.bias
+        with one_blas_thread():
+            return np.asarray(pooled @ self.weight.T + self.bias)
 
 
 def linear_head(model: Model, tensor: str, scores: str, cells: int) -> LinearHead:

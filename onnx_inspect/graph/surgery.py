@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import onnx
 
@@ -26,14 +27,25 @@ class Cut:
         Where the cut runs: the head's first output, the tail's first input.
     crossing : tuple of str
         Other tensors that the tail needs (skip connections, masks): further outputs of the head and inputs of the tail.
-    head, tail : Model
+    tail : Model
         ``tail(head(x)) == model(x)`` for the outputs that depend on `tensor`.
+    whole : Model
+        What was split.
+    free : tuple of str
+        Outputs of the whole that don't depend on `tensor`: the head's last outputs.
     """
 
     tensor: str
     crossing: tuple[str, ...]
-    head: Model
     tail: Model
+    whole: Model
+    free: tuple[str, ...]
+
+    @cached_property
+    def head(self) -> Model:
+        """The part up to the tensor; made when it is asked for, since it holds most of the weights once more."""
+        wanted = dict.fromkeys([self.tensor, *self.crossing, *self.free])
+        return extract(self.whole, [i.name for i in self.whole.inputs], wanted)
 
 
 def expose(model: Model, layers: Iterable[Layer | str]) -> Model:
@@ -90,11 +102,10 @@ def cut(model: Model, layer: Layer | str, *, outputs: Sequence[str] | None = Non
     needed = ancestors(model, wanted, stop={tensor})
     keep = _with_shapes(model, below & needed, tensor)
     crossing = tuple(name for name in _sources(model, keep) if name != tensor)
-    free = [o.name for o in model.outputs if o.name not in below]
-    head = extract(model, [i.name for i in model.inputs], dict.fromkeys([tensor, *crossing, *free]))
+    free = tuple(o.name for o in model.outputs if o.name not in below)
     tail = extract(model, [tensor, *crossing], wanted, only=keep)
     tail = replace(tail, shared=frozenset({tensor, *crossing}) - varying(model) | model.shared)
-    return Cut(tensor, crossing, head, tail)
+    return Cut(tensor, crossing, tail, model, free)
 
 
 def extract(model: Model, inputs: Sequence[str], outputs: Iterable[str], *, only: set[str] | None = None) -> Model:

@@ -91,7 +91,9 @@ class FixedClass(Fixed):
     @property
     def mix(self) -> Floats:
         """1 for the class, 0 for the others."""
-        return np.eye(self.count)[self.classes]
+        mix = np.zeros((len(self.classes), self.count))
+        mix[np.arange(len(mix)), self.classes] = 1.0
+        return mix
 
     def read(self, outputs: Outputs, of: Index) -> Floats:
         """Scores of all classes."""

@@ -189,6 +189,42 @@ def test_ablation_cam_of_a_linear_tail_equals_its_tail_runs(monkeypatch: pytest.
     np.testing.assert_allclose(closed.values, run.values, atol=1e-5 * np.abs(run.values).max())
 
 
+@pytest.mark.parametrize("params", [{}, {"score": "logit"}, {"gaussian": "true"}])
+def test_recipro_cam_of_a_linear_tail_equals_its_tail_runs(
+    monkeypatch: pytest.MonkeyPatch, params: dict[str, str]
+) -> None:
+    """Scores of channel means stand for the h * w tail runs that a tail of another kind needs."""
+    net = read(FIXTURES / "gap.onnx")
+    x = np.random.default_rng(6).uniform(-1, 1, (3, 3, 12, 20)).astype(np.float32)
+    view = explain.scene(net, batch_of(x, net.inputs[0].name))
+    closed = explain.attribute(view, "recipro-cam", params)
+    monkeypatch.setattr("onnx_inspect.cam._probe.Probe.pooled_scores", lambda self, pooled, of, probability: None)
+    run = explain.attribute(view, "recipro-cam", params)
+    assert closed.tail_passes == 0
+    assert run.tail_passes >= 3 * view.form.cells
+    np.testing.assert_allclose(closed.values, run.values, atol=1e-5 * np.abs(run.values).max())  # float32's rounding
+
+
+def test_recipro_cam_runs_a_tail_that_is_not_linear() -> None:
+    net = read(FIXTURES / "digits_convnet.onnx")
+    x = np.random.default_rng(6).uniform(-1, 1, (1, 3, 32, 32)).astype(np.float32)
+    view = explain.scene(net, batch_of(x, net.inputs[0].name))
+    assert explain.attribute(view, "recipro-cam").tail_passes >= view.form.cells
+
+
+def test_the_whole_model_and_the_head_share_one_engine_unless_tensors_cross_the_cut() -> None:
+    """Weights are held once, and what the inputs themselves cost is not counted as the method's."""
+    net = read(FIXTURES / "shapes_resnet.onnx")
+    x = np.random.default_rng(6).uniform(-1, 1, (2, 3, 64, 64)).astype(np.float32)
+    last = explain.scene(net, batch_of(x, net.inputs[0].name), layer="Relu:-1")
+    found = explain.attribute(last, "occlusion")
+    assert last.whole is last.head
+    assert found.passes - 2 in range(2 * 81, 2 * 81 + 4)  # 81 windows, two inputs; a proof may take a few
+    crossed = explain.scene(net, batch_of(x, net.inputs[0].name), layer="Conv:-2")
+    assert crossed.sections.split.crossing
+    assert crossed.whole is not crossed.head
+
+
 def test_cam_is_refused_where_the_tail_is_not_linear() -> None:
     net = read(FIXTURES / "digits_convnet.onnx")
     x = np.zeros((1, 3, 32, 32), np.float32)
