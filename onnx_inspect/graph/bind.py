@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from onnx import TypeProto, numpy_helper
 
 from onnx_inspect.errors import ModelError
+from onnx_inspect.graph.batch import ANONYMOUS
 from onnx_inspect.graph.bodies import LOOPS
 from onnx_inspect.graph.constants import attribute, evaluate, read
-from onnx_inspect.graph.input_shapes import ANONYMOUS, Shape, fixed, input_specs, symbols
+from onnx_inspect.graph.input_shapes import Shape, fixed, input_specs, symbols
 from onnx_inspect.graph.model import Dim, Model, TensorSpec, constant_tensor, spec
 from onnx_inspect.graph.schemaless import MICROSOFT, STANDARD, element, output_type, standard
 from onnx_inspect.graph.shapes import SMALL

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import onnx
 
 from onnx_inspect.errors import TargetError
+from onnx_inspect.graph.batch import fixed_batch, varying
 from onnx_inspect.graph.constants import Scope
-from onnx_inspect.graph.model import Model
+from onnx_inspect.graph.dependence import ancestors
+from onnx_inspect.graph.model import Dim, Model
 
 CARRIERS = frozenset("Identity Reshape Flatten Squeeze Unsqueeze Transpose Cast Dropout DequantizeLinear".split())
 SQUASHERS = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
+FINDERS = frozenset("NonMaxSuppression NonZero EfficientNMS_TRT BatchedNMS_TRT MultiClassNMS".split())
 POINTWISE = SQUASHERS | CARRIERS | {"QuantizeLinear"}
 
 
@@ -71,9 +74,19 @@ def _is_scores(name: str, model: Model, shapes: Mapping[str, tuple[int, ...]] | 
     shape = (shapes or {}).get(name) or spec.shape
     if shape is None or len(shape) < 2:
         return False
+    if _counts_finds(model, name, shape[0]):
+        return False
     inner = [d for d in shape[1:] if d != 1]
     # (N, classes), or pooled maps that kept their axes: (N, classes, 1, 1); (N, boxes, 1) is a detector's
     return len(shape) in (2, 4, 5) and len(inner) <= 1 and all(isinstance(d, int) for d in inner)
+
+
+def _counts_finds(model: Model, name: str, rows: Dim) -> bool:
+    """Whether an output's rows are what was found in one sample, like a detector's boxes (n, 4)."""
+    if isinstance(rows, int) and rows not in (1, fixed_batch(model) or 1):
+        return True
+    finders = {n for n in ancestors(model, [name]) if n in model.producers and model.producers[n].op_type in FINDERS}
+    return bool(finders & varying(model)) if finders else False  # of constants, NonZero only numbers places
 
 
 def _trace_back(model: Model, output: str) -> Classifier:

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from onnx_inspect.errors import InputError
-from onnx_inspect.graph.batch import batch_axes
+from onnx_inspect.graph.batch import ANONYMOUS, batch_axes
 from onnx_inspect.graph.model import Dim, Model, TensorSpec
 
 Shape = tuple[int, ...]
-ANONYMOUS = ("", "None", "?")  # symbols that exporters write for "unknown": equal ones need not be equal numbers
 
 
 def fixed(shape: tuple[Dim, ...] | None) -> Shape | None:

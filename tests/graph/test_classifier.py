@@ -92,6 +92,46 @@ def test_the_output_with_scores_is_chosen_among_several(make: Callable[..., Mode
         find(model, output="label")
 
 
+def detector(make: Callable[..., Model], boxes: str) -> Model:
+    """Scores and boxes of a picture's places, of which those above a threshold are kept."""
+    nodes = [
+        node("Flatten", "x", "row"),
+        node("Reshape", "row four", "places"),  # (15, 4)
+        node("ReduceMax", "places", "best", axes=[1], keepdims=0),
+        node("Greater", "best least", "good"),
+        node("NonZero", "good", "rows"),
+        node("Squeeze", "rows zero", "which"),
+        node("Gather", "places which", "boxes"),
+        node("Gather", "best which", "scores"),
+    ]
+    constants = {"four": [-1, 4], "least": np.float32(0.5), "zero": [0]}
+    return make(nodes, {"x": ("float32", [1, 3, 4, 5])}, [boxes, "scores"], constants)
+
+
+@pytest.mark.parametrize("shapes", [None, {"boxes": (7, 4), "scores": (7,)}, {"boxes": (1, 4), "scores": (1,)}])
+def test_boxes_that_were_found_are_no_class_scores(
+    make: Callable[..., Model], shapes: dict[str, tuple[int, ...]] | None
+) -> None:
+    """Also where a single one was found: rows that a NonZero or a suppression counts are no samples."""
+    with pytest.raises(TargetError, match="gives no class scores"):
+        find(detector(make, "boxes"), shapes)
+
+
+def test_boxes_of_all_places_are_no_class_scores(make: Callable[..., Model]) -> None:
+    with pytest.raises(TargetError, match="gives no class scores"):
+        find(detector(make, "places"), {"places": (15, 4), "scores": (7,)})
+
+
+def test_a_block_of_samples_and_a_nonzero_of_constants_leave_class_scores(make: Callable[..., Model]) -> None:
+    nodes = [
+        node("NonZero", "ones", "places"),
+        node("Squeeze", "places zero", "columns"),
+        node("Gather", "x columns", "y", axis=1),
+    ]
+    model = make(nodes, {"x": ("float32", [4, 5])}, ["y"], {"ones": np.ones(5, np.float32), "zero": [0]})
+    assert find(model, {"y": (4, 5)}).output == "y"
+
+
 @pytest.mark.parametrize(
     "name", ["ultraface_slim_320", "deeplab_mnv2_dm05_uint8", "yunet_s_320", "style_candy", "minilm_l6_cutvocab_int8"]
 )
