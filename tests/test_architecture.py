@@ -18,10 +18,10 @@ ORDER = (
     ("graph",),
     ("feeds", "results"),
     ("engine",),
-    ("trace", "targets", "inputs", "forms"),
+    ("trace", "heads", "targets", "inputs", "forms"),
     ("cam", "analysis", "embed"),
     ("scene", "sections"),
-    ("methods", "smoothing"),  # what wires methods and engine
+    ("methods", "smoothing", "attention"),  # what wires methods and engine
     ("render",),
     ("api",),  # the facade for Python
     ("cli",),
