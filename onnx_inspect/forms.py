@@ -42,13 +42,16 @@ def restore(maps: Maps, tensor: NDArray[Any], of: Index, form: Spatial) -> NDArr
 def present_input(batch: Batch) -> Maps:
     """Show the perturbed input as (N, C, H, W), float32; a signal (N, C, L) or (N, L) as one row.
 
-    Pictures are shown as pictures, also where the model takes their pixels as one long row.
+    Pictures are shown as pictures, also where the model takes their pixels as one long row. A text is shown as one row
+    of ones, (N, 1, 1, U): a place for each token (or word) that can be hidden, which putting a 0 there does.
 
     Raises
     ------
     MethodError
         It has more axes than a picture.
     """
+    if batch.read_as is not None:
+        return np.ones((batch.n, 1, 1, max(1, *batch.read_as.counts)), np.float32)
     array = np.asarray(batch.arrays[batch.primary], np.float32)
     shape = _picture_shape(batch)
     if shape is not None:
@@ -59,6 +62,24 @@ def present_input(batch: Batch) -> Maps:
     if array.ndim < 4:
         return array.reshape(len(array), *(1,) * (3 - array.ndim), *array.shape[1:-1], 1, array.shape[-1])
     return array
+
+
+def restore_inputs(variants: Maps, batch: Batch, of: Index) -> dict[str, NDArray[Any]]:
+    """Put variants (B, C, H, W) of the samples `of` back into the input that they change, by its name."""
+    if batch.read_as is not None:
+        return batch.read_as.hidden(batch.arrays, variants[:, 0, 0], of)
+    return {batch.primary: restore_input(variants, batch)}
+
+
+def cells_of(batch: Batch) -> tuple[Index, ...] | None:
+    """Number from 0 of the part that each place (1, U) of a text is; None for what falls into no parts by itself.
+
+    Places beyond a sample's last part go with its first.
+    """
+    if batch.read_as is None:
+        return None
+    places = np.arange(max(1, *batch.read_as.counts))
+    return tuple(np.where(places < count, places, 0)[None] for count in batch.read_as.counts)
 
 
 def restore_input(variants: Maps, batch: Batch) -> NDArray[Any]:

@@ -45,7 +45,11 @@ def attribute(
         The method explains a score and the model has none.
     """
     module = _method(method)
-    settings = parse_params(module.Params, params or {}, method)
+    text = view.batch.read_as
+    own = getattr(module, "TEXT", {}) if text is not None else {}
+    settings = parse_params(module.Params, {**own, **(params or {})}, method)
+    if text is not None and getattr(settings, "fill", "zero") != "zero":
+        raise MethodError(f"{method}: fill is for pictures; a text's tokens become {text.hiding.words}: see --hide")
     on_layer = getattr(module, "USES_LAYER", True)
     if on_layer and view.layer is None:
         raise LayerError(view.blind)
@@ -53,7 +57,7 @@ def attribute(
         raise TargetError(f"{method} explains a class score, but {view.reason}; eigen-cam needs none")
     run = _smoothed(module, method, settings, smooth)
     start, before = time.perf_counter(), view.sections.passes
-    values = run(view)
+    values = run(view) if text is None or on_layer else text.on_tokens(run(view))
     after = view.sections.passes
     chosen = {name: getattr(settings, name) for name in module.Params.__dataclass_fields__}
     return Attribution(

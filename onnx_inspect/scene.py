@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx_inspect.cam._probe import EXACT, Index, Maps, Probe, Rows
 from onnx_inspect.engine import Engine, measure
 from onnx_inspect.errors import LayerError, MethodError, TargetError
-from onnx_inspect.forms import present, present_input, restore, restore_input
+from onnx_inspect.forms import cells_of, present, present_input, restore, restore_inputs
 from onnx_inspect.graph import classifier as classifiers
 from onnx_inspect.graph.batch import batch_axes
 from onnx_inspect.graph.bind import bind
@@ -133,6 +133,7 @@ class Scene:
             independent=not none and self.fixed.squash == "sigmoid",
             weights=self._weights,
             score_pooled=self._score_pooled,
+            cells=cells_of(self.batch),
             rng=np.random.default_rng(self.seed),
         )
 
@@ -164,11 +165,11 @@ class Scene:
         size = batch.arrays[batch.primary][0].size * 4
 
         def feeds(positions: Index) -> Arrays:
-            variants = restore_input(rows(positions), batch)
+            variants = restore_inputs(rows(positions), batch, of[positions])
             others = {
-                n: a if n in batch.shared else a[of[positions]] for n, a in batch.arrays.items() if n != batch.primary
+                n: a if n in batch.shared else a[of[positions]] for n, a in batch.arrays.items() if n not in variants
             }
-            return {n: a for n, a in {**others, batch.primary: variants}.items() if n in own}
+            return {n: a for n, a in {**others, **variants}.items() if n in own}
 
         return self._in_blocks(self.whole, feeds, of, size)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from onnx_inspect.analysis.saliency import to_unit
 from onnx_inspect.cam._probe import Maps
+from onnx_inspect.errors import MethodError
 from onnx_inspect.forms import present_input, restore_input
 from onnx_inspect.inputs.batch import Batch
 from onnx_inspect.scene import Scene
@@ -26,6 +27,8 @@ def augmented(view: Scene, attribute: Callable[[Scene], Maps]) -> Maps:
     -------
     ndarray, (N, h, w), float32, in [0, 1]
     """
+    if view.batch.read_as is not None:
+        raise MethodError("--smooth augment flips and scales pictures: a text has no such variants")
     total: Maps | None = None
     for flip, factor in AUGMENTATIONS:
         settled = None

@@ -78,7 +78,7 @@ def test_a_class_is_found_by_index_label_synonym_or_part(text: str, index: int) 
         ("box:1,2,3", "needs x0,y0,x1,y1"),
         ("box:5,5,5,9", "has no area"),
         ("output:y[a]", "is no index"),
-        ("similar:other.png", "needs a second picture"),
+        ("similar:layer@", "needs a second picture"),
         ("dog~dog", "from itself"),
         ("regression:3", "takes nothing"),
     ],

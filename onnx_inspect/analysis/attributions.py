@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_inspect.analysis.token_saliency import parts
 from onnx_inspect.cam._probe import Attribution
 from onnx_inspect.inputs.batch import Batch
 
@@ -51,6 +52,8 @@ def describe(
     that is no class is null. The layer of methods that look at none is ``input``.
     """
     first = attributions[0]
+    text = batch.read_as
+    hidden = {"hidden": text.hiding.words} if text is not None else {}
     methods = {key: _method(a, batch) for key, a in zip(keys(attributions), attributions, strict=True)}
     return {
         "model": model,
@@ -60,6 +63,7 @@ def describe(
             {"source": source, "target": _target(first, n), "score": _number(first.scores[n])}
             for n, source in enumerate(batch.sources)
         ],
+        **hidden,
         "methods": methods,
         "skipped": [{"method": key, "reason": reason} for key, reason in skipped.items()],
         "notes": list(notes),
@@ -85,10 +89,19 @@ def _method(attribution: Attribution, batch: Batch) -> Meta:
                 "score": _number(attribution.scores[n]),
                 "flat": attribution.flat[n],
                 "peak": None if attribution.flat[n] else _peak(attribution, batch, n),
+                **_tokens(attribution, batch, n),
             }
             for n, source in enumerate(batch.sources)
         ],
     }
+
+
+def _tokens(attribution: Attribution, batch: Batch, index: int) -> Meta:
+    """A text's tokens (or words) with their values; nothing for pictures."""
+    if batch.read_as is None:
+        return {}
+    found = parts(attribution.values[index, 0], index, batch.read_as)
+    return {"tokens": [{"text": piece, "value": _number(np.float64(value))} for piece, value in found]}
 
 
 def _layer(attribution: Attribution) -> str:

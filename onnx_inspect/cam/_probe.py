@@ -66,6 +66,8 @@ class Probe:
     score_pooled : callable
         Scores of variants of the activations from each channel's mean alone, without a run; raises MethodError where
         the tail isn't linear to float32's precision.
+    cells : tuple of N ndarrays, (H, W), int, or None
+        Parts that each input falls into by itself, numbered from 0: a text's tokens. None where there are none.
     weigh : callable
         Makes one map of each input's channels and their weights, (N, K): their weighted sum, unless the user asked for
         something smoother.
@@ -82,6 +84,7 @@ class Probe:
     rng: np.random.Generator
     independent: bool = False
     score_pooled: ScorePooled = no_linear_tail
+    cells: tuple[Index, ...] | None = None
     weigh: Weigh = weighted_sum
 
     def of_class(self, scores: NDArray[np.float64], of: Index, *, probability: bool = False) -> NDArray[np.float64]:

@@ -52,7 +52,7 @@ class Params:
 
 def attribute(probe: Probe, params: Params) -> Maps:
     """Compute the maps, (N, H, W), signed: each superpixel's share of ``f(x) - f(x_0)``, in the score's unit."""
-    labels = segment(probe.inputs, params.segmentation, params.segments, params.compactness)
+    labels = probe.cells or segment(probe.inputs, params.segmentation, params.segments, params.compactness)
     seed = int(probe.rng.integers(2**63))  # every input draws the same stream, however many there are
     drawn = [coalitions(np.random.default_rng(seed), int(cells.max()) + 1, params.samples) for cells in labels]
     designs = [np.concatenate([np.zeros_like(z[:1]), z]) for z, _ in drawn]

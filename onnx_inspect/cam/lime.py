@@ -53,7 +53,7 @@ class Params:
 
 def attribute(probe: Probe, params: Params) -> Maps:
     """Compute the maps, (N, H, W), signed: what showing a superpixel adds to the score."""
-    labels = segment(probe.inputs, params.segmentation, params.segments, params.compactness)
+    labels = probe.cells or segment(probe.inputs, params.segmentation, params.segments, params.compactness)
     seed = int(probe.rng.integers(2**63))  # every input draws the same stream, however many there are
     designs = [_samples(np.random.default_rng(seed), params.samples, int(cells.max()) + 1) for cells in labels]
     scores = dimmed_scores(probe, labels, designs, fill=params.fill, probability=params.score == "probability")

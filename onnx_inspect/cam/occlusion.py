@@ -2,8 +2,8 @@
 
 ``L(p) = mean over the windows w that hold p of f(x) - f(x with w covered)``. Windows start every `stride`, the last
 ones are cut at the border; overlaps are averaged, as Captum does. Lengths below 1 are shares of each side, so that a
-picture's size doesn't matter; from 1 on they are pixels. On a model that is linear in the pixels each window's loss is
-exactly the sum of weight times (pixel less fill) inside it.
+picture's size doesn't matter; from 1 on they are pixels, or the tokens of a text, one of them by default. On a model
+that is linear in the pixels each window's loss is exactly the sum of weight times (pixel less fill) inside it.
 Cost: one full pass a window: 81 with the defaults.
 """
 
@@ -21,6 +21,7 @@ from onnx_inspect.cam._probe import Index, Maps, Probe
 CLASS_AWARE = True
 RESOLUTION = "input"
 USES_LAYER = False
+TEXT = {"window": "1", "stride": "1"}  # each token (or word) by itself
 
 
 @dataclass(frozen=True)

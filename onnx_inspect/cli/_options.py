@@ -21,6 +21,8 @@ class Settings:
     labels: Path | None = None
     named: tuple[tuple[str, str], ...] = ()
     perturb: str | None = None
+    texts: tuple[str, ...] = ()
+    tokenizer: Path | None = None
     seed: int = 0
     providers: tuple[str, ...] = ("cpu",)
     allow_fallback: bool = False
@@ -49,6 +51,15 @@ INPUT_OPTIONS = (
     click.option("--labels", type=click.Path(path_type=Path), metavar="FILE", help="Class names, one a line or JSON."),
     click.option("-I", "--input", "named", multiple=True, callback=_named, metavar="NAME=@FILE", help="A named input."),
     click.option("--perturb", metavar="NAME", help="The input to explain, where a model has several."),
+    click.option(
+        "--text", "texts", multiple=True, metavar="TEXT", help="A sentence; 'A ||| B' is a pair, @FILE one a line."
+    ),
+    click.option(
+        "--tokenizer",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="The model's tokenizer.json.  [default: the one beside MODEL]",
+    ),
 )
 RUN_OPTIONS = (
     click.option(

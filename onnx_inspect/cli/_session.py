@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +42,7 @@ def read_batch(model: Model, inputs: Sequence[str], settings: Settings) -> Batch
     """Read the inputs that a command names, and say the choices made for the user."""
     from onnx_inspect.inputs.read import read
 
-    if not inputs and not settings.named:
+    if not inputs and not settings.named and not settings.texts:
         names = ", ".join(f"{spec.name}: {spec.describe()}" for spec in model.inputs)
         raise InputError(
             f"no input given; {model.source} takes {names}: name a picture, .npy, .npz, folder, or 'random'"
@@ -54,10 +56,71 @@ def read_batch(model: Model, inputs: Sequence[str], settings: Settings) -> Batch
         seed=settings.seed,
         primary=settings.perturb,
         labels=settings.labels,
+        texts=settings.texts,
+        tokenizer=_tokenizer(model, settings),
     )
+    _check_vocabulary(model, batch, settings)
     for note in batch.notes:
         say(note, settings)
     return batch
+
+
+def _tokenizer(model: Model, settings: Settings) -> Path | None:
+    """Tokenizer file that was named, else one that lies beside the model, which is said."""
+    from onnx_inspect.inputs.text import beside, parts
+
+    if settings.tokenizer is not None or not parts({spec.name: spec for spec in model.inputs}):
+        return settings.tokenizer
+    found = beside(model.source)
+    if found is None or not (settings.texts or find_spec("tokenizers")):
+        return None  # ids are drawn as numbers then
+    say(f"tokenizer: {found}, beside the model; name another with --tokenizer", settings)
+    return found
+
+
+def hidden(batch: Batch, way: str | None, words: bool, settings: Settings) -> Batch:
+    """Hide tokens of a text as the options say, and say how where nobody did."""
+    text = batch.read_as
+    if text is None:
+        if way is not None or words:
+            raise InputError("--hide and --words are for texts: this model's input is none")
+        return batch
+    chosen = text.hide(way, together=words)
+    if way is None:
+        others = ", ".join([*(one for one in text.ways if text.ways[one] != text.hiding), "an id"])
+        how = "become" if chosen.hiding.fill is not None else "are left out by"
+        say(f"hidden tokens {how} {chosen.hiding.words}; choose with --hide: {others}", settings)
+    return replace(batch, text=chosen)
+
+
+def explained(batch: Batch) -> tuple[Any, Any]:
+    """Renderer of a batch's attributions, and what gathers its panels: a text's tokens, or pictures and signals."""
+    from onnx_inspect.analysis import saliency, token_saliency
+    from onnx_inspect.render import cam, tokens
+
+    return (tokens, token_saliency.of_batch) if batch.read_as else (cam, saliency.of_batch)
+
+
+def _check_vocabulary(model: Model, batch: Batch, settings: Settings) -> None:
+    """Refuse ids that the model's table doesn't have, as another model's tokenizer gives them."""
+    from onnx_inspect.graph.embedding import embedding_rows
+
+    if batch.text is None or (table := embedding_rows(model, batch.text.name)) is None:
+        return
+    ids = batch.arrays[batch.text.name].reshape(batch.n, -1)
+    if not ids.size or int(ids.max()) < table[1]:
+        return
+    n, place = divmod(int(ids.argmax()), ids.shape[1])
+    coder = batch.text.coder
+    remedy = (
+        f"{coder.source} is another model's tokenizer"
+        if coder and coder.tokenizer and settings.texts
+        else "check the ids"
+    )
+    raise InputError(
+        f"{batch.text.tokens[n].pieces[place]!r} has the id {int(ids.max())}, but {table[0]!r} of {model.source} knows"
+        f" the ids 0 to {table[1] - 1}: {remedy}"
+    )
 
 
 @contextmanager

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from onnx_inspect.scene import Scene
 
 DEFAULT_METHOD = "recipro-cam"
+TEXT_METHOD = "occlusion"  # of texts
 
 
 def _pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
@@ -48,6 +49,8 @@ def _pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ..
     metavar="METHOD",
     help=f"{', '.join(discover.names('onnx_inspect.cam'))}; several go side by side.  [default: {DEFAULT_METHOD}]",
 )
+@click.option("--hide", metavar="WAY", help="How a text's tokens are hidden: mask, attention, unk, pad, or an id.")
+@click.option("--words", is_flag=True, help="Hide a text's whole words, not tokens.")
 @layers_option
 @target_option
 @click.option("--output", metavar="NAME", help="The output that holds the class scores, where there are several.")
@@ -66,6 +69,8 @@ def command(
     model: str,
     inputs: tuple[str, ...],
     methods: tuple[str, ...],
+    hide: str | None,
+    words: bool,
     layers: tuple[str, ...],
     targets: tuple[str, ...],
     output: str | None,
@@ -89,24 +94,35 @@ def command(
     Example:  onnx-inspect cam net.onnx cat.jpg --method recipro-cam --method eigen-cam --target 'tabby cat' -o maps/
               onnx-inspect cam net.onnx cat.jpg --target top-3 --smooth augment
               onnx-inspect cam net.onnx cat.jpg --target 'tabby~tiger cat' --layer Relu:-1 --layer Relu:0 --combine max
+              onnx-inspect cam reviews.onnx --text 'Not bad at all.' --method kernel-shap --words
               onnx-inspect cam yolo.onnx street.jpg --method rise --target box:40,298,180,668@person
     """
     from onnx_inspect.analysis import attributions
-    from onnx_inspect.analysis.saliency import of_batch
-    from onnx_inspect.cli._session import emit, engines, figure_paths, read_batch, read_model, save_figure, say, stem
+    from onnx_inspect.cli._session import (
+        emit,
+        engines,
+        explained,
+        figure_paths,
+        hidden,
+        read_batch,
+        read_model,
+        save_figure,
+        say,
+        stem,
+    )
     from onnx_inspect.methods import explain_all
-    from onnx_inspect.render import cam as render
     from onnx_inspect.targets import parse
     from onnx_inspect.trace import save_arrays
 
     net = read_model(model)
-    batch = read_batch(net, inputs, settings)
+    batch = hidden(read_batch(net, inputs, settings), hide, words, settings)
+    render, of_batch = explained(batch)
     paths = figure_paths(out, [f"{stem(source)}-cam" for source in batch.sources])
     with engines(settings) as make_engine:
         results, skipped = explain_all(
             net,
             batch,
-            methods=methods or (DEFAULT_METHOD,),
+            methods=methods or (TEXT_METHOD if batch.read_as else DEFAULT_METHOD,),
             layers=layers,
             params=params,
             targets=[one for text in targets for one in parse(text, batch.labels, gamma=gamma, decoder=decoder)],

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnx_inspect.inputs.placement import Placement
 from onnx_inspect.inputs.preprocess import Preprocess
+from onnx_inspect.inputs.tokens import TextInput
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Batch:
     shared : frozenset of str
         Inputs without a batch axis 0 (a scalar, a recurrent state): the same array goes with every sample. Where such
         an input has the batch on another axis, that axis is 1 long, so samples must be run one by one.
+    text : TextInput or None
+        What one of the inputs holds of a text.
     """
 
     arrays: Mapping[str, NDArray[Any]]
@@ -49,6 +52,7 @@ class Batch:
     labels: tuple[str, ...] | None
     notes: tuple[str, ...]
     shared: frozenset[str] = frozenset()
+    text: TextInput | None = None
 
     def __post_init__(self) -> None:
         sizes = {len(self.originals), len(self.placements), self.n}
@@ -62,3 +66,8 @@ class Batch:
     def n(self) -> int:
         """How many samples."""
         return len(self.sources)
+
+    @property
+    def read_as(self) -> TextInput | None:
+        """The text, where it is what is perturbed, explained and drawn; None where that is a picture or a signal."""
+        return self.text if self.text is not None and self.text.name == self.primary else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from onnx_inspect.inputs.labels import read_labels
 from onnx_inspect.inputs.parts import Part, from_content, from_test_set, join, numbered, repeat
 from onnx_inspect.inputs.preprocess import Preprocess
 from onnx_inspect.inputs.samples import Demand, Samples, filled, from_array, from_pictures
+from onnx_inspect.inputs.sentences import completed, primary_of, sentences, text_of
 
 if TYPE_CHECKING:
     from onnx_inspect.graph.model import TensorSpec
@@ -32,6 +34,8 @@ def read(
     seed: int = 0,
     primary: str | None = None,
     labels: Path | None = None,
+    texts: Sequence[str] = (),
+    tokenizer: Path | None = None,
 ) -> Batch:
     """Read everything that the user named into the arrays a model is fed.
 
@@ -56,6 +60,10 @@ def read(
         the first.
     labels : Path, optional
         Class names; see :func:`~onnx_inspect.inputs.labels.read_labels`.
+    texts : sequence of str
+        Sentences, one sample each, for the inputs that take ids; ``A ||| B`` is a pair, ``@FILE`` has one a line.
+    tokenizer : Path, optional
+        The ``tokenizer.json`` that belongs to the model, or its folder.
 
     Returns
     -------
@@ -68,18 +76,23 @@ def read(
     """
     specs = {spec.name: spec for spec in model_inputs}
     demand = Demand(specs, _primary(specs, primary), preprocess, metadata or {})
-    words, values = _sort(inputs, named or {}, specs)
+    words, values = _sort(inputs, named or {}, specs, bool(texts))
     rng = np.random.default_rng(seed)
     given, fills = _values(values, demand)
-    part = _words(words, demand, given, fills, rng) if words else Part((), {})
+    said = sentences(texts, specs, tokenizer)
+    part = _words(words, demand, given, fills, rng) if words else said.part
+    if words:
+        given = _beside(given, said.part)
     if doubled := part.samples.keys() & (given.keys() | fills.keys()):
         raise InputError(f"input {min(doubled)!r} is given twice: by {part.sources[0]} and by name")
     given = {**part.samples, **given}
     for name, (word, shape) in fills.items():
         given[name] = filled(word, name, demand, shape=shape, bound=_bound(given, demand), rng=rng)
+    given = completed(given, said)
     _complete(given, demand)
     _check_whole(given, demand)
-    return _batch(part, given, values, demand, read_labels(labels, demand.metadata))
+    batch = _batch(part, given, values, demand, read_labels(labels, demand.metadata))
+    return replace(batch, text=text_of(batch, said))
 
 
 def _primary(specs: Mapping[str, TensorSpec], wanted: str | None) -> str:
@@ -90,13 +103,15 @@ def _primary(specs: Mapping[str, TensorSpec], wanted: str | None) -> str:
             raise literals.unknown(wanted, list(specs))
         return wanted
     pictures = [spec for spec in specs.values() if is_picture(spec)]
+    if not pictures and (ids := primary_of(specs)):
+        return ids
     floats = sorted((s for s in specs.values() if s.is_float), key=lambda s: -len(s.shape or ()))
     counting = [s for s in floats if not (s.shape and isinstance(s.shape[0], int) and s.shape[0] > 1)]
     return (pictures or counting or floats or list(specs.values()))[0].name
 
 
 def _sort(
-    inputs: Sequence[str], named: Mapping[str, str], specs: Mapping[str, TensorSpec]
+    inputs: Sequence[str], named: Mapping[str, str], specs: Mapping[str, TensorSpec], spoken: bool
 ) -> tuple[list[str], dict[str, str]]:
     """Tell files and ``random`` from values of single inputs, which may stand among them."""
     words, values = [], dict(named)
@@ -111,9 +126,16 @@ def _sort(
     for name in values:
         if name not in specs:
             raise literals.unknown(name, list(specs))
-    if not words and not values:
+    if not words and not values and not spoken:
         raise InputError("no input given: name a picture, an array (.npy, .npz, .pb), a folder, or 'random'")
     return words, values
+
+
+def _beside(given: Mapping[str, Samples], part: Part) -> dict[str, Samples]:
+    """Add the inputs that a text makes to those that were given by name."""
+    if doubled := part.samples.keys() & given.keys():
+        raise InputError(f"input {min(doubled)!r} is given twice: by --text and by name")
+    return {**given, **part.samples}
 
 
 Fill = tuple[str, tuple[int, ...] | None]

@@ -336,7 +336,7 @@ def test_a_batch_whose_parts_disagree_cannot_be_made():
         ([IMAGE], ["image:1,4,8,10"], {}, r"takes float32 \[N, 3, 8, 10\], found a shape of \[1, 4, 8, 10\]"),
         ([IMAGE], [], {"image": "@nowhere.npy"}, "nowhere.npy: no such file"),
         ([IMAGE], [], {"image": "[1,2,3]"}, r"found int64 \[3\], but input 'image' takes .*; a picture must be uint8"),
-        (TOKENS, ["ids=[[1,2]]"], {}, r"takes 2 inputs; missing: 'mask' int64 \[batch, sequence\]; .* -I mask=@FILE"),
+        (TOKENS, ["mask=[[1,1]]"], {}, r"takes 2 inputs; missing: 'ids' int64 \[batch, sequence\]; .* -I ids=@FILE"),
         (TOKENS, ["ids:2,3"], {"mask": "ones:3,3"}, "input 'ids' holds 2 samples, but 'mask' holds 3"),
         ([TensorSpec("x", "sequence", None)], ["random"], {}, "is a sequence, not a tensor"),
         ([TensorSpec("x", "float32", None)], ["random"], {}, "doesn't say its shape: give one, like -I x:1,3,224,224"),
