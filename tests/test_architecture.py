@@ -18,10 +18,10 @@ ORDER = (
     ("graph",),
     ("feeds", "results"),
     ("engine",),
-    ("trace", "heads", "targets", "inputs", "forms"),
+    ("trace", "heads", "targets", "inputs", "forms", "stream"),
     ("cam", "analysis", "embed"),
     ("scene", "sections"),
-    ("methods", "smoothing", "attention"),  # what wires methods and engine
+    ("methods", "smoothing", "attention", "likeness"),  # what wires methods and engine
     ("render",),
     ("api",),  # the facade for Python
     ("cli",),
