@@ -1,0 +1,98 @@
+"""How `compare` gets from two names to a comparison, and shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnx_inspect.cli._options import Settings
+from onnx_inspect.cli._session import emit, engines, read_model, say
+
+if TYPE_CHECKING:
+    from onnx_inspect.analysis.comparison import Comparison, Limits
+    from onnx_inspect.graph.model import Model
+    from onnx_inspect.inputs.batch import Batch
+
+RANDOM = 4  # inputs that are made up where none are named
+
+
+def layers(
+    a: str,
+    b: str,
+    inputs: Sequence[str],
+    limits: Limits,
+    settings: Settings,
+    *,
+    preprocess_b: str | None = None,
+    out: Path | None = None,
+) -> Comparison:
+    """Compare two models layer by layer, and print or draw what was found."""
+    from onnx_inspect.comparing import compare
+    from onnx_inspect.subjects import ModelSubject
+
+    first, second = read_model(a), read_model(b)
+    one, two, given = batches(first, second, inputs, settings, preprocess_b=preprocess_b)
+    with engines(settings) as deploy, engines(replace(settings, exact=True)) as make_engine:
+        found = compare(
+            ModelSubject(first, one, make_engine, deploy=deploy),
+            ModelSubject(second, two, make_engine, deploy=deploy),
+            given,
+            sources=one.sources,
+            limits=limits,
+            make_engine=make_engine,
+        )
+    for note in found.notes:
+        say(note, settings)
+    show(found, settings, out)
+    return found
+
+
+def batches(
+    first: Model, second: Model, inputs: Sequence[str], settings: Settings, *, preprocess_b: str | None = None
+) -> tuple[Batch, Batch, list[tuple[str, str]]]:
+    """Read the inputs for both models, each through its own convention; make some up where none are named."""
+    from onnx_inspect.inputs.paired import convention, paired
+    from onnx_inspect.inputs.read import read
+
+    if not inputs and not settings.named:
+        inputs = ["random"] * RANDOM
+        say(f"no input named: {RANDOM} random ones are compared, from --seed {settings.seed}", settings)
+    given = settings.preprocess
+    own, other = (None, None) if given else (convention(first, second), convention(second, first))
+    if own is not None:
+        say(own[1], settings)
+    batch = read(
+        first.inputs,
+        inputs,
+        named=dict(settings.named),
+        preprocess=own[0] if own else given,
+        metadata=first.metadata,
+        seed=settings.seed,
+        primary=settings.perturb,
+        labels=settings.labels,
+    )
+    for note in batch.notes:
+        say(note, settings)
+    if other is not None and preprocess_b is None:
+        say(other[1], settings)
+    integers = any(spec.dtype in ("int8", "uint8") for spec in second.inputs)
+    fallback = None if integers else given
+    twin, partners = paired(batch, first, second, preprocess=preprocess_b or (other[0] if other else fallback))
+    for note in twin.notes:
+        say(note, settings)
+    for name, partner in partners.items():
+        if name != partner:
+            say(f"input {name!r} of {first.source} goes to {partner!r} of {second.source}", settings)
+    return batch, twin, list(partners.items())
+
+
+def show(found: Comparison, settings: Settings, out: Path | None) -> None:
+    """Print a comparison as JSON or as a table, and draw it."""
+    if settings.as_json:
+        emit(found.to_json())
+        return
+    from onnx_inspect.render.comparison import show as table
+
+    table(found)

@@ -1,0 +1,61 @@
+"""`compare`: where two models differ, by how much, and which layer causes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from onnx_inspect.cli._options import (
+    COMMON_OPTIONS,
+    INPUT_OPTIONS,
+    RUN_OPTIONS,
+    Settings,
+    inputs_argument,
+    out_option,
+    shared,
+)
+
+LIMIT_OPTIONS = (
+    click.option("--atol", type=click.FloatRange(min=0), metavar="X", help="Limit: |a - b| <= atol + rtol * |a|."),
+    click.option("--rtol", type=click.FloatRange(min=0), metavar="X", help="The same; 0 where only --atol is given."),
+    click.option("--min-cosine", type=click.FloatRange(-1, 1), metavar="X", help="Limit of every layer's cosine."),
+    click.option("--max-flips", type=click.IntRange(min=0), metavar="N", help="Inputs whose class may change."),
+)
+
+
+@click.command()
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@inputs_argument
+@click.option("--preprocess-b", metavar="PRESET|FILE", help="B's preprocessing, where it isn't A's.")
+@out_option
+@shared(LIMIT_OPTIONS, INPUT_OPTIONS, RUN_OPTIONS, COMMON_OPTIONS)
+def command(
+    a: str,
+    b: str,
+    inputs: tuple[str, ...],
+    preprocess_b: str | None,
+    atol: float | None,
+    rtol: float | None,
+    min_cosine: float | None,
+    max_flips: int | None,
+    out: Path | None,
+    settings: Settings,
+) -> None:
+    r"""Compare model B with A on each INPUT, layer by layer, and name the layer that causes the difference.
+
+    Layers are matched by what they compute, not by their names. Each model gets the same pictures through its own input
+    convention; without INPUT, four random ones. The error of a layer is given as it accumulates, and alone: with A's
+    activations fed into B. Exit code 1 where the outputs disagree, or a limit is broken.
+
+    \b
+    Example:  onnx-inspect compare net.onnx net.int8.onnx cat.jpg dog.jpg --min-cosine 0.98 -o compared/
+    """
+    from onnx_inspect.analysis.comparison import Limits
+    from onnx_inspect.analysis.differences import Tolerance
+    from onnx_inspect.cli._compare import layers
+
+    tolerance = None if atol is None and rtol is None else Tolerance(atol or 0.0, rtol or 0.0)
+    found = layers(a, b, inputs, Limits(tolerance, min_cosine, max_flips), settings, preprocess_b=preprocess_b, out=out)
+    raise SystemExit(0 if found.agree else 1)
