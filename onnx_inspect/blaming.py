@@ -1,4 +1,4 @@
-"""Which layer causes the difference of two models: whose own error alone moves the outputs most, and what is wrong in it."""
+"""Which layer causes the difference of two models: whose own error moves the outputs most, and what is wrong in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onnx_inspect.engine import Engine
 from onnx_inspect.graph.constants import attributes
 from onnx_inspect.graph.model import Model
 from onnx_inspect.graph.points import Point
-from onnx_inspect.graph.surgery import descendants
+from onnx_inspect.graph.dependence import descendants
 from onnx_inspect.graph.weights import LayerWeight, layer_weights
 from onnx_inspect.measuring import Exchange, Measured, Segments, Spot
 from onnx_inspect.subjects import ModelSubject, Subject
@@ -105,7 +105,7 @@ def _impact(case: Case, spot: Spot) -> float:
 
 
 def _explained(case: Case, m: Measured, suspect: Suspect) -> Suspect:
-    """Say what is wrong at a spot: an operator that one of the two lacks, other weights, other settings, quantisation."""
+    """Say what is wrong at a spot: an operator that one of the two lacks, weights, settings, quantisation."""
     points_a = {p.name: p for p in case.a.points}
     points_b = {p.name: p for p in case.b.points}
     one, other = points_a[m.spot.a], points_b[m.spot.b]

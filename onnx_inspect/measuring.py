@@ -1,4 +1,4 @@
-"""How far matched tensors of two models are apart: with both run from their inputs, and with B's parts fed A's values."""
+"""How far matched tensors are apart: with both models run from their inputs, and with B's parts fed A's values."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Spot:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found at a spot: B as a whole against A, and B's part alone. `exact` is False where units were fitted."""
+    """What was found at a spot: B as a whole against A, and B's part alone."""
 
     spot: Spot
     apart: Difference

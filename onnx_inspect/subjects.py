@@ -1,4 +1,4 @@
-"""What two models hold on the same inputs, tensor by tensor: run in parts that fit in memory, on one input at a time."""
+"""What two models hold on the same inputs, tensor by tensor: run in parts that fit in memory, one input at a time."""
 
 from __future__ import annotations
 

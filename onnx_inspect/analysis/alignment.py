@@ -1,7 +1,8 @@
-"""Which tensors of two models are the same, told by their values, their neighbours and their weights; never by names."""
+"""Which tensors of two models are the same, told by values, neighbours and weights; never by names."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -289,11 +290,8 @@ class _Work:
         pairs = self._pairs(i, j)
         named = tuple((a.points[m].name, b.points[n].name, self._order(m, n)) for m, n in pairs)
         first, paired = named[0], {n for _, n in pairs}
-        others = [
-            (max(self.of_a[i].members, key=lambda m: self._fit(m, n)), n)
-            for n in self.of_b[j].members
-            if n not in paired
-        ]
+        unpaired = [n for n in self.of_b[j].members if n not in paired]
+        others = [(self._nearest(i, n), n) for n in unpaired]
         return Match(
             a=first[0],
             b=first[1],
@@ -309,16 +307,8 @@ class _Work:
 
     def _pairs(self, i: int, j: int) -> list[tuple[int, int]]:
         """Members of two matched classes that correspond: real numbers, the same layout and operator go first."""
-        a, b = self.sides
-        ranked = sorted(
-            (
-                (self._fit(m, n), -p - q, m, n)
-                for p, m in enumerate(self.of_a[i].members)
-                for q, n in enumerate(self.of_b[j].members)
-            ),
-            key=lambda entry: entry[:2],
-            reverse=True,
-        )
+        every = itertools.product(enumerate(self.of_a[i].members), enumerate(self.of_b[j].members))
+        ranked = sorted(((-self._fit(m, n), p + q, m, n) for (p, m), (q, n) in every), key=lambda entry: entry[:2])
         used_a: set[int] = set()
         used_b: set[int] = set()
         pairs = []
@@ -328,6 +318,10 @@ class _Work:
                 used_a.add(m)
                 used_b.add(n)
         return pairs
+
+    def _nearest(self, i: int, n: int) -> int:
+        """The member of A's class that one of B's is most like in form."""
+        return max(self.of_a[i].members, key=lambda m: self._fit(m, n))
 
     def _fit(self, m: int, n: int) -> float:
         one, other = self.sides[0].points[m], self.sides[1].points[n]
