@@ -13,7 +13,7 @@ from onnx_inspect.errors import InputError
 from onnx_inspect.graph.model import Layer, Model
 from onnx_inspect.inputs.batch import Batch
 from onnx_inspect.scene import concrete_shapes
-from onnx_inspect.stream import BUDGET, Index, pieces, sample_bytes, split
+from onnx_inspect.stream import BUDGET, Index, opened, pieces, sample_bytes, split
 
 LAYERS = 32  # of each model at most, unless they are named
 MINIBATCH = 256  # samples at most: their Gram matrices are as wide
@@ -61,8 +61,8 @@ def likeness(
     each = sample_bytes(a, inputs_a, tensors[0]) + sample_bytes(b, inputs_b, tensors[1])
     parts = minibatches(inputs_a.n, each, seed=seed, budget=budget)
     sums = cka.Sums(len(ours), len(theirs), seed=seed)
-    runs = pieces(a, inputs_a, tensors[0], parts, make_engine=make_engine)
-    others = pieces(b, inputs_b, tensors[1], parts, make_engine=make_engine)
+    runs = pieces(opened(a, tensors[0], make_engine), inputs_a, tensors[0], parts)
+    others = pieces(opened(b, tensors[1], make_engine), inputs_b, tensors[1], parts)
     for mine, other in zip(runs, others, strict=True):
         sums.add([cka.gram(mine[t]) for t in tensors[0]], [cka.gram(other[t]) for t in tensors[1]])
     return sums.likeness([layer.name for layer in ours], [layer.name for layer in theirs])

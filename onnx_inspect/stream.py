@@ -20,32 +20,34 @@ Arrays = dict[str, NDArray[Any]]
 BUDGET = 1 << 30  # bytes of activations that exist at one time
 
 
-def pieces(
-    model: Model,
-    batch: Batch,
-    tensors: Sequence[str],
-    parts: Sequence[Index],
-    *,
-    make_engine: Callable[[Model], Engine] = Engine,
-) -> Iterator[Arrays]:
-    """Run a batch part by part; yield each part's tensors by name, (n, ...), and keep none of them.
-
-    Parameters
-    ----------
-    tensors : sequence of str
-        Any of the model's: those that are no outputs are exposed.
-    parts : sequence of ndarray, (n,), int
-        The samples of each part.
+def opened(model: Model, tensors: Sequence[str], make_engine: Callable[[Model], Engine] = Engine) -> Engine:
+    """Give an engine from which any of a model's tensors can be fetched.
 
     Raises
     ------
     LayerError
         A tensor can't be exposed.
+    """
+    return make_engine(expose(model, list(dict.fromkeys(tensors))))
+
+
+def pieces(engine: Engine, batch: Batch, tensors: Sequence[str], parts: Sequence[Index]) -> Iterator[Arrays]:
+    """Run a batch part by part; yield each part's tensors by name, (n, ...), and keep none of them.
+
+    Parameters
+    ----------
+    engine : Engine
+        That gives all of the tensors; see :func:`opened`.
+    tensors : sequence of str
+    parts : sequence of ndarray, (n,), int
+        The samples of each part.
+
+    Raises
+    ------
     InputError, ModelError, RunError
         As for :meth:`onnx_inspect.engine.Engine.run`.
     """
     names = list(dict.fromkeys(tensors))
-    engine = make_engine(expose(model, names))
     for part in parts:
         feeds = {name: array if name in batch.shared else array[part] for name, array in batch.arrays.items()}
         values = engine.run(feeds, names)

@@ -93,39 +93,62 @@ def statistics(trace: Trace, *, readings: Readings | None = None) -> tuple[Layer
         As for :func:`~onnx_inspect.analysis.activations.view`: it says which axis counts channels. Else axis 1 of ranks
         2, 4 and 5, and the last of the others.
     """
-    batch = len(trace.sources)
-    return tuple(
-        _statistics(layer, trace.activations[layer.name], (readings or {}).get(layer.output.name), batch)
-        for layer in trace.layers
-    )
+    batch, found = len(trace.sources), []
+    for layer in trace.layers:
+        running = Running(layer, (readings or {}).get(layer.output.name))
+        running.add(trace.activations[layer.name], batch)
+        found.append(running.result())
+    return tuple(found)
 
 
-def _statistics(layer: Layer, array: Grid, reading: Spatial | None, batch: int) -> LayerStatistics:
-    cube = _by_channel(array, reading, batch)  # (N, K, positions)
-    sums = _Sums(1 if cube is None else cube.shape[1])
-    if array.dtype.kind in "biuf":
-        for block in _blocks(array.reshape(1, 1, -1) if cube is None else cube):
-            sums.add(block, BOUNDS.get(layer.op_type))
-    number, mean, squares = sums.whole()
-    per_channel = cube is not None and cube.shape[0] * cube.shape[2] > 1
-    stuck = _stuck(layer, array.dtype, sums)
-    return LayerStatistics(
-        name=layer.name,
-        op_type=layer.op_type,
-        shape=array.shape,
-        dtype=str(array.dtype),
-        mean=_plain(mean) if number else None,
-        std=_plain(math.sqrt(squares / number)) if number else None,
-        min=float(sums.low.min()) if number else None,
-        max=float(sums.high.max()) if number else None,
-        zeros=float(sums.zeros.sum() / number) if number else None,
-        channels=None if cube is None else cube.shape[1],
-        dead=_where(sums.still & (sums.high == 0)) if per_channel else None,
-        constant=_where(sums.still & (sums.high != 0)) if per_channel else None,
-        saturated=_where(stuck) if per_channel and stuck is not None else None,
-        nan=sums.nan,
-        inf=sums.inf,
-    )
+class Running:
+    """One layer's statistics, gathered from parts of a batch; they don't depend on how it was parted."""
+
+    def __init__(self, layer: Layer, reading: Spatial | None = None) -> None:
+        self.layer, self.reading = layer, reading
+        self.shape: tuple[int, ...] = ()
+        self.dtype = np.dtype(np.float32)
+        self.channels: int | None = None
+        self.places = 0  # values of each channel
+        self.sums: _Sums | None = None
+
+    def add(self, array: Grid, batch: int) -> None:
+        """Add a part, (n, ...), of `batch` samples."""
+        cube = _by_channel(array, self.reading, batch)  # (n, K, positions)
+        if self.sums is None:
+            self.shape, self.dtype = array.shape, array.dtype
+            self.channels = None if cube is None else cube.shape[1]
+            self.sums = _Sums(self.channels or 1)
+        else:
+            self.shape = (self.shape[0] + array.shape[0], *self.shape[1:]) if self.shape else ()
+        self.places += 0 if cube is None else cube.shape[0] * cube.shape[2]
+        if array.dtype.kind in "biuf":
+            for block in _blocks(array.reshape(1, 1, -1) if cube is None else cube):
+                self.sums.add(block, BOUNDS.get(self.layer.op_type))
+
+    def result(self) -> LayerStatistics:
+        """What the parts so far were like."""
+        sums = self.sums or _Sums(1)
+        number, mean, squares = sums.whole()
+        per_channel = self.places > 1
+        stuck = _stuck(self.layer, self.dtype, sums)
+        return LayerStatistics(
+            name=self.layer.name,
+            op_type=self.layer.op_type,
+            shape=self.shape,
+            dtype=str(self.dtype),
+            mean=_plain(mean) if number else None,
+            std=_plain(math.sqrt(squares / number)) if number else None,
+            min=float(sums.low.min()) if number else None,
+            max=float(sums.high.max()) if number else None,
+            zeros=float(sums.zeros.sum() / number) if number else None,
+            channels=self.channels,
+            dead=_where(sums.still & (sums.high == 0)) if per_channel else None,
+            constant=_where(sums.still & (sums.high != 0)) if per_channel else None,
+            saturated=_where(stuck) if per_channel and stuck is not None else None,
+            nan=sums.nan,
+            inf=sums.inf,
+        )
 
 
 def _stuck(layer: Layer, dtype: np.dtype[Any], sums: _Sums) -> NDArray[np.bool_] | None:

@@ -52,6 +52,20 @@ def test_blocks_do_not_change_the_result(block: int, samples: int) -> None:
         assert getattr(parts, name) == getattr(whole, name)
 
 
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_parts_of_a_batch_give_what_the_whole_gives(parts: int) -> None:
+    array = np.random.default_rng(parts).standard_normal((7, 3, 4, 5)).astype(np.float32)
+    array[:, 1], array[-1, 2, 0, 0] = 0, np.nan
+    whole = of(array, op="Tanh")
+    running = module.Running(Layer("layer", "Tanh", TensorSpec("tensor", "float32", None), 0))
+    for part in np.array_split(array, parts):
+        running.add(part, len(part))
+    found = running.result()
+    assert (found.mean, found.std) == pytest.approx((whole.mean, whole.std), rel=1e-12)
+    for name in ("shape", "min", "max", "zeros", "channels", "dead", "constant", "saturated", "nan", "inf"):
+        assert getattr(found, name) == getattr(whole, name)
+
+
 def test_the_deviation_survives_a_large_mean() -> None:
     array = (RNG.standard_normal((4, 3, 50, 50)) * 0.01 + 4096).astype(np.float64)
     assert of(array).std == pytest.approx(array.std(), rel=1e-9)
