@@ -15,6 +15,7 @@ PACKAGES = ("onnx_inspect", "exporters")
 ORDER = (
     ("errors", "discover", "ops", "_version"),
     ("atomic",),
+    ("tensorboard",),
     ("graph",),
     ("feeds", "results"),
     ("engine",),
@@ -36,13 +37,14 @@ OWNERS = {
     "torch": ("exporters/",),
     "click": ("onnx_inspect/cli/",),
     "rich": ("onnx_inspect/cli/", "onnx_inspect/render/"),
-    "PIL": ("onnx_inspect/inputs/", "onnx_inspect/render/"),
+    "PIL": ("onnx_inspect/inputs/", "onnx_inspect/render/", "onnx_inspect/tensorboard.py"),
+    "tensorboard": ("onnx_inspect/tensorboard.py",),
     "onnx": ("onnx_inspect/graph/", "onnx_inspect/inputs/", "exporters/"),
     "sklearn": ("onnx_inspect/cam/", "onnx_inspect/embed/"),
     "scipy": ("onnx_inspect/cam/", "onnx_inspect/embed/", "onnx_inspect/analysis/"),
     "exporters": ("exporters/", "onnx_inspect/cli/export.py"),
 }
-LATE = ("sklearn", "scipy", "torch")  # slow to import: never at the top of a module
+LATE = ("sklearn", "scipy", "torch", "tensorboard")  # slow to import: never at the top of a module
 CLI_TOP = ("click", "onnx_inspect.discover", "onnx_inspect.errors", "onnx_inspect._version", "onnx_inspect.cli")
 
 
