@@ -14,7 +14,7 @@ PACKAGES = ("onnx_inspect", "exporters")
 # Each group of modules may import from the groups before it, and from its own.
 ORDER = (
     ("errors", "discover", "ops", "_version"),
-    ("atomic",),
+    ("atomic", "params"),
     ("tensorboard",),
     ("graph",),
     ("feeds", "results"),

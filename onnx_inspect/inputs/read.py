@@ -18,7 +18,7 @@ from onnx_inspect.inputs.labels import read_labels
 from onnx_inspect.inputs.parts import Part, from_content, from_test_set, join, numbered, repeat
 from onnx_inspect.inputs.preprocess import Preprocess
 from onnx_inspect.inputs.samples import Demand, Samples, filled, from_array, from_pictures
-from onnx_inspect.inputs.sentences import completed, primary_of, sentences, text_of
+from onnx_inspect.inputs.sentences import SILENCE, Sentences, completed, ids_input, sentences, text_of
 
 if TYPE_CHECKING:
     from onnx_inspect.graph.model import TensorSpec
@@ -75,14 +75,50 @@ def read(
         Something is missing, broken, or doesn't fit the model.
     """
     specs = {spec.name: spec for spec in model_inputs}
-    demand = Demand(specs, _primary(specs, primary), preprocess, metadata or {})
+    demand = Demand(specs, primary_of(specs, primary), preprocess, metadata or {})
     words, values = _sort(inputs, named or {}, specs, bool(texts))
     rng = np.random.default_rng(seed)
-    given, fills = _values(values, demand)
+    given, fills = values_of(values, demand)
     said = sentences(texts, specs, tokenizer)
     part = _words(words, demand, given, fills, rng) if words else said.part
     if words:
         given = _beside(given, said.part)
+    names = read_labels(labels, demand.metadata)
+    return assemble(part, given, fills, values, demand, rng=rng, labels=names, said=said)
+
+
+Fill = tuple[str, tuple[int, ...] | None]
+
+
+def assemble(
+    part: Part,
+    given: Mapping[str, Samples],
+    fills: Mapping[str, Fill],
+    values: Mapping[str, str],
+    demand: Demand,
+    *,
+    rng: np.random.Generator,
+    labels: tuple[str, ...] | None,
+    said: Sentences = SILENCE,
+) -> Batch:
+    """Put what files gave, what was given by name and what is to be made up into one batch.
+
+    Parameters
+    ----------
+    part : Part
+        Samples read from files; none where every input is named.
+    given, fills
+        Of :func:`values_of`.
+    values : mapping of input name to str
+        The words behind them.
+    said : Sentences
+        What texts gave; `part` holds their samples, or `given` does.
+
+    Raises
+    ------
+    InputError
+        An input is missing, given twice, or holds another number of samples.
+    """
     if doubled := part.samples.keys() & (given.keys() | fills.keys()):
         raise InputError(f"input {min(doubled)!r} is given twice: by {part.sources[0]} and by name")
     given = {**part.samples, **given}
@@ -91,11 +127,18 @@ def read(
     given = completed(given, said)
     _complete(given, demand)
     _check_whole(given, demand)
-    batch = _batch(part, given, values, demand, read_labels(labels, demand.metadata))
+    batch = _batch(part, given, values, demand, labels)
     return replace(batch, text=text_of(batch, said))
 
 
-def _primary(specs: Mapping[str, TensorSpec], wanted: str | None) -> str:
+def primary_of(specs: Mapping[str, TensorSpec], wanted: str | None = None) -> str:
+    """Name of the input that pictures are for, and that is perturbed; see :func:`read`.
+
+    Raises
+    ------
+    InputError
+        The model has no inputs, or none of the name wanted.
+    """
     if not specs:
         raise InputError("the model takes no inputs: there is nothing to feed")
     if wanted is not None:
@@ -103,7 +146,7 @@ def _primary(specs: Mapping[str, TensorSpec], wanted: str | None) -> str:
             raise literals.unknown(wanted, list(specs))
         return wanted
     pictures = [spec for spec in specs.values() if is_picture(spec)]
-    if not pictures and (ids := primary_of(specs)):
+    if not pictures and (ids := ids_input(specs)):
         return ids
     floats = sorted((s for s in specs.values() if s.is_float), key=lambda s: -len(s.shape or ()))
     counting = [s for s in floats if not (s.shape and isinstance(s.shape[0], int) and s.shape[0] > 1)]
@@ -138,11 +181,14 @@ def _beside(given: Mapping[str, Samples], part: Part) -> dict[str, Samples]:
     return {**given, **part.samples}
 
 
-Fill = tuple[str, tuple[int, ...] | None]
+def values_of(values: Mapping[str, str], demand: Demand) -> tuple[dict[str, Samples], dict[str, Fill]]:
+    """Read the values of single inputs; those to be made up wait until the others are known.
 
-
-def _values(values: Mapping[str, str], demand: Demand) -> tuple[dict[str, Samples], dict[str, Fill]]:
-    """Read the values of single inputs; those to be made up wait until the others are known."""
+    Raises
+    ------
+    InputError
+        A value that can't be read, or that doesn't fit its input.
+    """
     given, fills = {}, {}
     for name, value in values.items():
         if fill := literals.fill(value, name):

@@ -25,12 +25,13 @@ Picture = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Demand:
-    """What the model takes, and how pictures are to be made into it."""
+    """What the model takes, and how pictures are to be made into it; `drawn` where arrays need pictures to draw on."""
 
     specs: Mapping[str, TensorSpec]
     primary: str
     preprocess: Preprocess | str | None
     metadata: Mapping[str, str]
+    drawn: bool = True
 
     def batched(self, name: str) -> bool:
         """Whether axis 0 of an input counts samples."""
@@ -98,7 +99,7 @@ def from_array(array: NDArray[Any], name: str, demand: Demand, where: str) -> Sa
         count = f"{len(pictures)} pictures" if len(pictures) > 1 else "a picture"
         return replace(made, notes=(f"{found} taken as {count}, put through the preprocess", *made.notes))
     fitted = fit(array, spec, where, batched=demand.batched(name))
-    if name != demand.primary or not demand.batched(name):
+    if name != demand.primary or not demand.batched(name) or not demand.drawn:
         return Samples(fitted, (), ())
     note = (f"{found} taken as preprocessed already",) if is_picture(spec) else ()
     return _displayed(fitted, spec, demand, note)

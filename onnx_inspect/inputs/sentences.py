@@ -32,7 +32,10 @@ class Sentences:
     coder: Coder | None
 
 
-def primary_of(specs: Mapping[str, TensorSpec]) -> str | None:
+SILENCE = Sentences(Part((), {}), (), None)
+
+
+def ids_input(specs: Mapping[str, TensorSpec]) -> str | None:
     """The input that holds a text's ids, where all others only go with it; else None."""
     parts = reading.parts(specs)
     others = [spec for name, spec in specs.items() if name not in parts.values()]
@@ -64,7 +67,7 @@ def sentences(texts: Sequence[str], specs: Mapping[str, TensorSpec], tokenizer: 
         if texts:
             takes = ", ".join(f"{spec.name}: {spec.describe()}" for spec in specs.values())
             raise InputError(f"the model has no input for the ids of a text: it takes {takes}")
-        return Sentences(Part((), {}), (), None)
+        return SILENCE
     read = reading.read_tokenizer(tokenizer) if tokenizer is not None else None
     coder = Coder(specs, parts, read, tokenizer.name if tokenizer is not None else "")
     if not texts:
