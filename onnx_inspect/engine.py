@@ -92,6 +92,7 @@ class Engine:
         self._proven: set[str] = set()  # outputs that several samples at once leave as singles make them
         self._refused = ""  # why samples can't be run together
         self._note = ""
+        self._settled = False
         self._made: dict[str, int | None] = {}  # axis of samples of each output, once known; None where it has none
         self._chunks: dict[tuple[tuple[int, ...], ...], int] = {}  # by the inputs' shapes
 
@@ -143,8 +144,16 @@ class Engine:
         if self._fixed is not None and self._fixed > 1:
             return self._in_blocks(arrays, names, count, self._fixed)
         chunk = self._chunk(arrays)
-        done = self._prove(arrays, names, count) if count > 2 and chunk > 1 else []
+        done = self._prove(arrays, names, count) if count > 2 and chunk > 1 and not self._settled else []
         return self._in_chunks(arrays, names, count, chunk if self._proven.issuperset(names) else 1, done)
+
+    def settle(self, feeds: Mapping[str, NDArray[Any]], fetch: Sequence[str] | None = None) -> None:
+        """Decide once, on these samples (three or more), whether samples are run together; later runs don't try again.
+
+        So what a run gives depends on its own samples alone, bit for bit, whatever was run before.
+        """
+        self.run(feeds, fetch)
+        self._settled = True
 
     def first(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
         """The first sample of some feeds."""
@@ -301,6 +310,11 @@ class Engine:
 def available() -> list[str]:
     """Names of the providers that this installation of onnxruntime has."""
     return list(ort.get_available_providers())
+
+
+def version() -> str:
+    """Version of onnxruntime."""
+    return str(ort.__version__)
 
 
 def measure(model: Model, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> dict[str, tuple[int, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -79,6 +80,12 @@ def load(path: Path) -> Content:
             f"{path} is of a kind that isn't read ({path.suffix or 'no suffix'}); these are: {_known(table)}"
         )
     return Content(module.read(path), module.PICTURES)
+
+
+def is_picture(path: str | Path) -> bool:
+    """Whether a file's suffix is a picture's."""
+    reader = _readers().get(os.path.splitext(path)[1].lower())  # noqa: PTH122  far faster than a Path for many files
+    return reader is not None and bool(reader.PICTURES)
 
 
 def test_set(folder: Path) -> tuple[Path, ...]:

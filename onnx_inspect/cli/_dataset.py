@@ -1,0 +1,182 @@
+"""How commands that look at whole data sets get from words to a capture, and show how far it is."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnx_inspect.cli._options import Settings
+from onnx_inspect.cli._session import PATIENCE, read_model, say
+from onnx_inspect.errors import InputError
+
+if TYPE_CHECKING:
+    from onnx_inspect.analysis.pooling import Pool
+    from onnx_inspect.capture import Captured
+    from onnx_inspect.capture.setup import Job, Source
+    from onnx_inspect.engine import Engine
+    from onnx_inspect.graph.model import Layer, Model
+
+INTERVAL = 10.0  # seconds between lines of progress, where there is no terminal to draw a bar on
+MOST = 3  # broken samples that are named
+
+data_argument = click.argument("data", nargs=-1, metavar="DATASET...")
+output_option = click.option("--output", metavar="NAME", help="The output that holds the class scores.")
+
+
+def source_of(net: Model, data: Sequence[str], settings: Settings, output: str | None = None) -> Source:
+    """Find a data set and read its first sample; the choices made for the user are said."""
+    from onnx_inspect.capture.setup import source
+    from onnx_inspect.inputs.dataset import find
+    from onnx_inspect.inputs.labels import read_labels
+    from onnx_inspect.inputs.read import primary_of
+
+    specs = {spec.name: spec for spec in net.inputs}
+    primary = primary_of(specs, settings.perturb)
+    found = source(
+        net,
+        find(data, specs, primary),
+        primary=primary,
+        named=dict(settings.named),
+        preprocess=settings.preprocess,
+        labels=read_labels(settings.labels, net.metadata),
+        output=output,
+        seed=settings.seed,
+    )
+    for note in found.reader.notes:
+        say(note, settings)
+    return found
+
+
+def layers_of(net: Model, asked: Sequence[str]) -> list[Layer]:
+    """Layers by the words for them, once each."""
+    return list(dict.fromkeys(layer for text in asked for layer in net.find(text)))
+
+
+def job_of(source: Source, layers: Sequence[Layer], pool: Pool, settings: Settings, shard: int | None = None) -> Job:
+    """Plan the capture of some layers."""
+    from onnx_inspect.capture.setup import job
+
+    return job(source, layers, pool_by=pool, shard=shard, make_engine=maker(settings))
+
+
+def captured(job: Job, settings: Settings) -> Captured:
+    """Capture into memory, showing how far it is."""
+    from onnx_inspect.capture.local import into_memory
+
+    with estimate(settings) as report:
+        found = into_memory(job, report=report)
+    tell_skipped(found, settings)
+    return found
+
+
+def reopened(folder: str, asked: Sequence[str], settings: Settings) -> tuple[Captured, list[str]]:
+    """An earlier capture, and those of its layers that are asked for; all of them by default."""
+    from onnx_inspect.capture import open
+
+    found = open(folder)
+    say(f"{folder}: {len(found):,} samples, pooled by {found.pool}: {', '.join(found.layers)}", settings)
+    if not asked:
+        return found, list(found.layers)
+    names: dict[str, None] = {}
+    for text in asked:
+        matching = _match(text, found.layers)
+        names |= dict.fromkeys(matching)
+        if not matching:
+            found.array(text)  # says which there are
+    return found, [name for name in found.layers if name in names]
+
+
+def _match(text: str, layers: Sequence[str]) -> list[str]:
+    from fnmatch import fnmatchcase
+
+    return [name for name in layers if name == text or fnmatchcase(name, text)]
+
+
+def maker(settings: Settings) -> Callable[[Model], Engine]:
+    """Make engines that run as the options say; they can be sent to other processes."""
+    from onnx_inspect.engine import Engine
+
+    return functools.partial(
+        Engine,
+        providers=settings.providers,
+        threads=settings.threads,
+        exact=settings.exact,
+        allow_fallback=settings.allow_fallback,
+    )
+
+
+def tell_skipped(found: Captured, settings: Settings) -> None:
+    """Count the samples that couldn't be read, and name the first of them."""
+    if found.skipped:
+        total = len(found.skipped) + len(found)
+        more = f"; and {len(found.skipped) - MOST} more" if len(found.skipped) > MOST else ""
+        first = "; ".join(one.reason for one in found.skipped[:MOST])
+        say(f"skipped {len(found.skipped):,} of {total:,} samples that can't be read: {first}{more}", settings)
+
+
+@contextmanager
+def estimate(settings: Settings) -> Iterator[Callable[[int, int], None]]:
+    """Give a report function that says on stderr how far it is and how long it will take: a bar, or a line at times."""
+    start = time.monotonic()
+    first: int | None = None
+    last = start
+    bar: Any = None
+
+    def report(done: int, total: int) -> None:
+        nonlocal first, last, bar
+        now = time.monotonic()
+        first = done if first is None else first
+        if settings.quiet or now - start < PATIENCE:
+            return
+        if sys.stderr.isatty():
+            bar = bar or _bar(total)
+            bar[0].update(bar[1], completed=done)
+        elif now - last >= INTERVAL and done < total:
+            last = now
+            rate = (done - first) / (now - start)
+            left = f", about {duration((total - done) / rate)} left" if rate else ""
+            click.echo(f"{done:,} of {total:,} samples, {rate:,.3g} a second{left}", err=True)
+
+    try:
+        yield report
+    finally:
+        if bar is not None:
+            bar[0].stop()
+
+
+def _bar(total: int) -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("samples"), BarColumn(), MofNCompleteColumn(), TextColumn("time left"), TimeRemainingColumn())
+    drawn = Progress(*columns, console=Console(stderr=True), transient=True)
+    drawn.start()
+    return drawn, drawn.add_task("samples", total=total)
+
+
+def duration(seconds: float) -> str:
+    """Text like ``40 s``, ``12 min`` or ``3 h 20 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def is_captured(model: str, data: Sequence[str]) -> bool:
+    """Whether the words name an earlier capture in place of a model and a data set."""
+    from onnx_inspect.capture import is_capture
+
+    named = [word for word in (model, *data) if Path(word).is_dir() and is_capture(word)]
+    if named and data:
+        raise InputError(f"{named[0]} is a capture already, and stands for model and data set: name nothing else")
+    return bool(named)
+
+
+__all__ = ["captured", "estimate", "is_captured", "job_of", "layers_of", "maker", "read_model", "reopened", "source_of"]
