@@ -1,0 +1,59 @@
+"""How sums, differences, products and quotients are differentiated, whatever is broadcast."""
+
+from __future__ import annotations
+
+from onnx_inspect.graph.rules._rule import Gradients, rule
+from onnx_inspect.graph.rules._step import Step
+
+
+@rule("Add")
+def add(step: Step) -> Gradients:
+    """``d(a + b) = da + db``."""
+    return {i: step.sum_to(step.g, i) for i in (0, 1) if step.wants(i)}
+
+
+@rule("Sub")
+def sub(step: Step) -> Gradients:
+    """``d(a - b) = da - db``."""
+    found = {}
+    if step.wants(0):
+        found[0] = step.sum_to(step.g, 0)
+    if step.wants(1):
+        found[1] = step.op("Neg", step.sum_to(step.g, 1))
+    return found
+
+
+@rule("Mul")
+def mul(step: Step) -> Gradients:
+    """``d(a b) = b da + a db``."""
+    return {i: step.sum_to(step.op("Mul", step.g, step.x(1 - i)), i) for i in (0, 1) if step.wants(i)}
+
+
+@rule("Div")
+def div(step: Step) -> Gradients:
+    """``d(a / b) = da / b - (a / b) db / b``."""
+    share = step.op("Div", step.g, step.x(1))
+    found = {}
+    if step.wants(0):
+        found[0] = step.sum_to(share, 0)
+    if step.wants(1):
+        found[1] = step.sum_to(step.op("Neg", step.op("Mul", share, step.y())), 1)
+    return found
+
+
+@rule("Sum")
+def sum_of(step: Step) -> Gradients:
+    """Each summand gets the whole gradient."""
+    return {i: step.sum_to(step.g, i) for i in range(len(step.inputs)) if step.wants(i)}
+
+
+@rule("Neg")
+def neg(step: Step) -> Gradients:
+    """``d(-x) = -dx``."""
+    return {0: step.op("Neg", step.g)}
+
+
+@rule("Identity", "Dropout")
+def same(step: Step) -> Gradients:
+    """What passes unchanged; dropout does at inference."""
+    return {0: step.g}
