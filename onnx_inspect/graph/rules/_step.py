@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_inspect.graph.constants import attribute
+from onnx_inspect.graph.declare import elem_type
 from onnx_inspect.graph.input_shapes import ANONYMOUS
 from onnx_inspect.graph.model import Dim
 from onnx_inspect.graph.rules._writer import DOUBLE, FLOAT, Writer
@@ -136,6 +137,18 @@ class Step:
     def ints(self, values: Iterable[int]) -> str:
         """Constant list of int64."""
         return self.writer.constant(np.array(list(values), np.int64))
+
+    def integer(self, value: int) -> str:
+        """Constant scalar of int64."""
+        return self.writer.constant(np.array(value, np.int64))
+
+    def flag(self, comparison: str, one: str, other: str) -> str:
+        """Factor that is 1 where a comparison holds, else 0."""
+        return self.writer.op("Cast", self.op(comparison, one, other), to=elem_type(self.dtype))
+
+    def only(self, gradient: str, comparison: str, one: str, other: str) -> str:
+        """Gradient where a comparison holds, else 0."""
+        return self.op("Mul", gradient, self.flag(comparison, one, other))
 
     def shape_of(self, name: str) -> str:
         """Tensor that holds another's shape at run time."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from onnx_inspect.graph.input_shapes import Shape, fixed
 from onnx_inspect.graph.rules._step import Step
+
+END = 2**62  # as far as there is something
 
 
 @dataclass(frozen=True)
@@ -81,4 +83,58 @@ def space(step: Step, name: str) -> Shape | None:
 
 def room(step: Step, name: str) -> str:
     """Tensor that holds the spatial sizes of another at run time."""
-    return step.op("Slice", step.shape_of(name), step.ints([2]), step.ints([2**31]))
+    return step.op("Slice", step.shape_of(name), step.ints([2]), step.ints([END]))
+
+
+def to_wide(step: Step, view: Window, gradient: str, weight: str, turned: Callable[[], str | None], groups: int) -> str:
+    """Bring a gradient from a window's narrow side, the node's output, to the wide one, its input.
+
+    Parameters
+    ----------
+    gradient : str
+        (N, M, ...); N and M need not be the node's own.
+    weight : str
+        (M, C/groups, kernel), as the convolution read it.
+    turned : callable
+        Gives the weight (C, M/groups, kernel), reversed along space, for windows that move by single steps; None where
+        that can't be had.
+    """
+    wide, narrow = space(step, step.inputs[0]), space(step, step.outputs[0])
+    pads = view.pads(wide)
+    more = {"dilations": view.dilations, "group": groups, "kernel_shape": view.kernel}
+    if pads is not None and all(s == 1 for s in view.strides) and not step.attribute("ceil_mode", 0):
+        back = [reach - pad for reach, pad in zip(view.reach * 2, pads, strict=True)]
+        weight_back = turned() if min(back) >= 0 else None
+        if weight_back is not None:
+            return step.op("Conv", gradient, weight_back, pads=back, **more)
+    more["strides"] = view.strides
+    if pads is None or wide is None or narrow is None:
+        return _to_wide_at_run_time(step, view, pads, step.op("ConvTranspose", gradient, weight, **more))
+    full = [(n - 1) * s + r + 1 for n, s, r in zip(narrow, view.strides, view.reach, strict=True)]
+    begins, ends = pads[: view.rank], pads[view.rank :]
+    left = [w + b + e - f for w, b, e, f in zip(wide, begins, ends, full, strict=True)]
+    ends = [e - min(rest, 0) for e, rest in zip(ends, left, strict=True)]  # ceil_mode: windows that end outside
+    left = [max(rest, 0) for rest in left]
+    return step.op("ConvTranspose", gradient, weight, pads=[*begins, *ends], output_padding=left, **more)
+
+
+def _to_wide_at_run_time(step: Step, view: Window, pads: list[int] | None, full: str) -> str:
+    """Cut the input's part out of all that the windows cover, where a size isn't known before."""
+    if pads is None:
+        total = step.op("Sub", room(step, full), room(step, step.inputs[0]))
+        total = step.op("Max", total, step.ints([0]))
+        begins = step.op("Div", total, step.ints([2]))
+        if view.auto == "SAME_LOWER":
+            begins = step.op("Sub", total, begins)
+    else:
+        begins = step.ints(pads[: view.rank])
+    after = [max(s - 1, 0) + (pads[view.rank + i] if pads else 0) for i, s in enumerate(view.strides)]
+    if any(after):  # positions after the last window get no gradient
+        full = step.op("Pad", full, step.ints([0] * (4 + view.rank) + after))
+    return cropped(step, full, begins, view)
+
+
+def cropped(step: Step, name: str, begins: str, view: Window) -> str:
+    """The part of a tensor that lies over the input."""
+    ends = step.op("Add", begins, room(step, step.inputs[0]))
+    return step.op("Slice", name, begins, ends, step.ints(view.axes))

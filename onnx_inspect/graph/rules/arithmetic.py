@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from onnx_inspect.graph.declare import elem_type
 from onnx_inspect.graph.rules._rule import Gradients, rule
 from onnx_inspect.graph.rules._step import Step
+from onnx_inspect.graph.rules._writer import DOUBLE, FLOAT
 
 
 @rule("Add")
@@ -57,3 +59,27 @@ def neg(step: Step) -> Gradients:
 def same(step: Step) -> Gradients:
     """What passes unchanged; dropout does at inference."""
     return {0: step.g}
+
+
+@rule("Mean")
+def mean_of(step: Step) -> Gradients:
+    """Each input gets an equal share."""
+    share = step.op("Div", step.g, step.number(len(step.inputs)))
+    return {i: step.sum_to(share, i) for i in range(len(step.inputs)) if step.wants(i)}
+
+
+@rule("CumSum")
+def cumulative_sum(step: Step) -> Gradients:
+    """Sums from the other end."""
+    settings = {"exclusive": step.attribute("exclusive", 0), "reverse": 1 - step.attribute("reverse", 0)}
+    return {0: step.op("CumSum", step.g, step.inputs[1], **settings)}
+
+
+@rule("Cast", "CastLike")
+def cast(step: Step) -> Gradients:
+    """The gradient is cast back; float16 and float32 have float32 gradients both."""
+    if not step.wants(0):
+        return {}
+    ends = (step.inputs[0], step.outputs[0])
+    before, after = (DOUBLE if step.writer.spec(name).dtype == DOUBLE else FLOAT for name in ends)
+    return {0: step.g if before == after else step.op("Cast", step.g, to=elem_type(before))}

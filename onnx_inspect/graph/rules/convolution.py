@@ -8,9 +8,7 @@ from __future__ import annotations
 from onnx_inspect.graph.input_shapes import fixed
 from onnx_inspect.graph.rules._rule import Gradients, rule
 from onnx_inspect.graph.rules._step import Step
-from onnx_inspect.graph.rules._window import Window, room, space, window
-
-END = 2**62
+from onnx_inspect.graph.rules._window import END, Window, cropped, space, to_wide, window
 
 
 @rule("Conv")
@@ -19,7 +17,7 @@ def conv(step: Step) -> Gradients:
     view = window(step, _kernel(step))
     found = {}
     if step.wants(0):
-        found[0] = _to_wide(step, view)
+        found[0] = to_wide(step, view, step.g, step.x(1), lambda: _turned(step, view), step.attribute("group", 1))
     if step.wants(1):
         found[1] = _weight(step, view, view.pads(space(step, step.inputs[0])), step.x(0), step.g)
     if step.wants(2):
@@ -38,7 +36,7 @@ def conv_transpose(step: Step) -> Gradients:
         made = step.op("Conv", step.g, step.x(1), kernel_shape=view.kernel, pads=pads, **more)
         extra = step.attribute("output_padding") or [0]
         longer = any(e >= s for e, s in zip(extra, view.strides, strict=False))
-        found[0] = _cropped(step, made, step.ints([0] * view.rank), view) if longer else made
+        found[0] = cropped(step, made, step.ints([0] * view.rank), view) if longer else made
     if step.wants(1):
         found[1] = _weight(step, view, pads, step.g, step.x(0))
     if step.wants(2):
@@ -49,48 +47,6 @@ def conv_transpose(step: Step) -> Gradients:
 def _kernel(step: Step) -> list[int] | None:
     sizes = fixed((step.shape(step.inputs[1]) or (None,))[2:])
     return list(sizes) if sizes else None
-
-
-def _to_wide(step: Step, view: Window) -> str:
-    """Gradient of a convolution's input."""
-    wide, narrow = space(step, step.inputs[0]), space(step, step.outputs[0])
-    pads = view.pads(wide)
-    if pads is not None and all(s == 1 for s in view.strides):
-        back = [reach - pad for reach, pad in zip(view.reach * 2, pads, strict=True)]
-        weight = _turned(step, view) if min(back) >= 0 else None
-        if weight is not None:
-            more = {"dilations": view.dilations, "group": step.attribute("group", 1), "kernel_shape": view.kernel}
-            return step.op("Conv", step.g, weight, pads=back, **more)
-    more = {"strides": view.strides, "dilations": view.dilations, "group": step.attribute("group", 1)}
-    if pads is None or wide is None or narrow is None:
-        return _to_wide_at_run_time(step, view, pads, more)
-    full = [(n - 1) * s + r + 1 for n, s, r in zip(narrow, view.strides, view.reach, strict=True)]
-    begins, ends = pads[: view.rank], pads[view.rank :]
-    left = [w + b + e - f for w, b, e, f in zip(wide, begins, ends, full, strict=True)]
-    return step.op("ConvTranspose", step.g, step.x(1), kernel_shape=view.kernel, pads=pads, output_padding=left, **more)
-
-
-def _to_wide_at_run_time(step: Step, view: Window, pads: list[int] | None, more: dict[str, object]) -> str:
-    """The same where a size isn't known: all that the windows cover, then what of it is the input."""
-    full = step.op("ConvTranspose", step.g, step.x(1), kernel_shape=view.kernel, **more)
-    if pads is None:
-        total = step.op("Sub", room(step, full), room(step, step.inputs[0]))
-        total = step.op("Max", total, step.ints([0]))
-        begins = step.op("Div", total, step.ints([2]))
-        if view.auto == "SAME_LOWER":
-            begins = step.op("Sub", total, begins)
-    else:
-        begins = step.ints(pads[: view.rank])
-    if any(s > 1 for s in view.strides):  # positions after the last window get no gradient
-        after = [0] * (4 + view.rank) + [s - 1 for s in view.strides]
-        full = step.op("Pad", full, step.ints(after))
-    return _cropped(step, full, begins, view)
-
-
-def _cropped(step: Step, name: str, begins: str, view: Window) -> str:
-    """The part of a tensor that lies over the input."""
-    ends = step.op("Add", begins, room(step, step.inputs[0]))
-    return step.op("Slice", name, begins, ends, step.ints(view.axes))
 
 
 def _turned(step: Step, view: Window) -> str | None:

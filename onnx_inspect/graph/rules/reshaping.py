@@ -19,3 +19,9 @@ def transpose(step: Step) -> Gradients:
     """The gradient is transposed back."""
     order = step.attribute("perm") or list(range(step.rank(step.inputs[0])))[::-1]
     return {0: step.op("Transpose", step.g, perm=[int(a) for a in np.argsort(order)])}
+
+
+@rule("Expand")
+def expand(step: Step) -> Gradients:
+    """Summed over the axes that were repeated."""
+    return {0: step.sum_to(step.g, 0)}
