@@ -299,6 +299,9 @@ def _with(
             needed.update(node_inputs(node))
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
+    for info in proto.graph.output:
+        if not info.HasField("type"):  # a runtime infers it, the checker wants it
+            info.CopyFrom(value_info(writer.spec(info.name)))
     proto.graph.node.extend(reversed(kept))
     proto.graph.initializer.extend(t for name, t in writer.stored.items() if name in needed)
     proto.graph.input.extend(value_info(s, needs_type=True) for s in inputs)

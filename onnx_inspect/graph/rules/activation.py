@@ -50,7 +50,7 @@ def elu(step: Step) -> Gradients:
 @rule("Selu")
 def selu(step: Step) -> Gradients:
     """``gamma`` where the input is positive, else ``gamma alpha exp(x) = y + gamma alpha``."""
-    gamma, alpha = step.attribute("gamma", 1.0507009873554805), step.attribute("alpha", 1.6732632423543772)
+    gamma, alpha = step.attribute("gamma", 1.0507010221481323), step.attribute("alpha", 1.6732631921768188)
     return _exponential(step, gamma, gamma * alpha)
 
 
@@ -83,20 +83,20 @@ def gelu(step: Step) -> Gradients:
 
 def gelu_slope(step: Step, x: str, by_tanh: bool) -> str:
     """Derivative of Gelu."""
-    square, half = step.op("Mul", x, x), step.number(0.5)
+    square = step.op("Mul", x, x)
     if not by_tanh:
+        half = step.number(0.5)
         error = step.op("Erf", step.op("Mul", x, step.number(math.sqrt(0.5))))
         below = step.op("Add", half, step.op("Mul", half, error))
         height = step.number(1 / math.sqrt(2 * math.pi))
         density = step.op("Mul", step.op("Exp", step.op("Mul", square, step.number(-0.5))), height)
         return step.op("Add", below, step.op("Mul", x, density))
-    root, cubic = math.sqrt(2 / math.pi), 0.044715
-    inner = step.op("Add", step.op("Mul", square, step.number(root * cubic)), step.number(root))
-    bent = step.op("Tanh", step.op("Mul", x, inner))
+    root, cubic = 2 * math.sqrt(2 / math.pi), 0.044715  # (1 + tanh(u)) / 2 is sigmoid(2 u): nothing cancels
+    inner = step.op("Mul", x, step.op("Add", step.op("Mul", square, step.number(root * cubic)), step.number(root)))
+    share, rest = step.op("Sigmoid", inner), step.op("Sigmoid", step.op("Neg", inner))
     change = step.op("Add", step.op("Mul", square, step.number(3 * root * cubic)), step.number(root))
-    rest = step.op("Sub", step.number(1), step.op("Mul", bent, bent))
-    both = step.op("Add", step.op("Add", bent, step.number(1)), step.op("Mul", x, step.op("Mul", rest, change)))
-    return step.op("Mul", half, both)
+    steep = step.op("Mul", step.op("Mul", share, rest), step.op("Mul", x, change))
+    return step.op("Add", share, steep)
 
 
 @rule("Sigmoid")

@@ -94,8 +94,9 @@ def _count(step: Step) -> str:
     before, after = (fixed(step.shape(n)) for n in (step.inputs[0], step.outputs[0]))
     axes = step.value(1)
     shape = step.shape(step.inputs[0])
-    if before is not None and after is not None and math.prod(after):
-        return step.number(math.prod(before) // math.prod(after))
+    if before is not None and after is not None and 0 not in after:
+        many: int = math.prod(before)
+        return step.number(many // math.prod(after))
     if axes is not None and axes.size and shape is not None:
         sizes = fixed(tuple(shape[int(a)] for a in axes))
         if sizes is not None:
