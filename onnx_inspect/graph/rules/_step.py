@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnx_inspect.graph.batch import ANONYMOUS
 from onnx_inspect.graph.constants import attribute
 from onnx_inspect.graph.declare import elem_type
-from onnx_inspect.graph.input_shapes import ANONYMOUS
 from onnx_inspect.graph.model import Dim
 from onnx_inspect.graph.rules._writer import DOUBLE, FLOAT, Writer
 
