@@ -8,7 +8,7 @@ from __future__ import annotations
 from onnx_inspect.graph.input_shapes import fixed
 from onnx_inspect.graph.rules._rule import Gradients, rule
 from onnx_inspect.graph.rules._step import Step
-from onnx_inspect.graph.rules._window import END, Window, cropped, space, to_wide, window
+from onnx_inspect.graph.rules._window import END, Window, space, to_wide, window
 
 
 @rule("Conv")
@@ -33,10 +33,7 @@ def conv_transpose(step: Step) -> Gradients:
     found = {}
     if step.wants(0):
         more = {"strides": view.strides, "dilations": view.dilations, "group": step.attribute("group", 1)}
-        made = step.op("Conv", step.g, step.x(1), kernel_shape=view.kernel, pads=pads, **more)
-        extra = step.attribute("output_padding") or [0]
-        longer = any(e >= s for e, s in zip(extra, view.strides, strict=False))
-        found[0] = cropped(step, made, step.ints([0] * view.rank), view) if longer else made
+        found[0] = step.op("Conv", step.g, step.x(1), kernel_shape=view.kernel, pads=pads, **more)
     if step.wants(1):
         found[1] = _weight(step, view, pads, step.g, step.x(0))
     if step.wants(2):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from hypothesis import Phase, settings
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
@@ -29,6 +30,13 @@ Formula = Callable[..., Any]  # PyTorch tensors in the order of the inputs -> th
 FACTOR, ROUNDINGS = 2.0, 8 * 2.0**-24
 EXACT = 1e-9  # in float64: sums of up to 1e4 terms in another order
 DIFFERENCES = 1e-6  # of central differences with steps of 1e-5 in float64: their own error is about 1e-8
+
+
+def drawn(count: int) -> settings:
+    """Settings of a property: the same cases every time; a failing one is shown as it is, shrinking takes minutes."""
+    return settings(
+        max_examples=count, deadline=None, derandomize=True, database=None, phases=(Phase.explicit, Phase.generate)
+    )
 
 
 def check(
@@ -102,8 +110,70 @@ class Gelu(OpRun):
         return (0.5 * x * (1 + np.vectorize(math.erf, otypes=[x.dtype])(x * math.sqrt(0.5))),)
 
 
+class Mean(OpRun):
+    """Of operands that are all broadcast, which the reference's own can't."""
+
+    op_domain = ""
+
+    def _run(self, *operands: NDArray[Any]) -> tuple[NDArray[Any]]:
+        return (sum(operands[1:], operands[0]) / operands[0].dtype.type(len(operands)),)
+
+
+class Conv(OpRun):
+    """By PyTorch: the reference's own is slow, and wrong for some pads with groups."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, w: Any, b: Any = None, **given: Any) -> tuple[NDArray[Any]]:
+        return (_convolution(x, w, b, given),)
+
+
+class ConvTranspose(OpRun):
+    """By PyTorch, cut to its pads."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, w: Any, b: Any = None, **given: Any) -> tuple[NDArray[Any]]:
+        return (_transposed(x, w, b, given),)
+
+
+def _convolution(x: Any, w: Any, b: Any, given: Mapping[str, Any]) -> NDArray[Any]:
+    torch = _torch()
+
+    rank = x.ndim - 2
+    ones = [1] * rank
+    strides, dilations = given.get("strides") or ones, given.get("dilations") or ones
+    pads = given.get("pads") or [0] * 2 * rank
+    if str(given.get("auto_pad", "")).startswith("SAME"):
+        reach = [d * (k - 1) for d, k in zip(dilations, w.shape[2:], strict=True)]
+        total = [max((-(-n // s) - 1) * s + r + 1 - n, 0) for n, s, r in zip(x.shape[2:], strides, reach, strict=True)]
+        less, more = [t // 2 for t in total], [t - t // 2 for t in total]
+        pads = less + more if given["auto_pad"] == "SAME_UPPER" else more + less
+    around = [(0, 0), (0, 0), *((pads[i], pads[rank + i]) for i in range(rank))]
+    wide, weight = torch.tensor(np.pad(x, around)), torch.tensor(np.ascontiguousarray(w))
+    function = getattr(torch.nn.functional, f"conv{rank}d")
+    bias = None if b is None else torch.tensor(b)
+    return function(wide, weight, bias, strides, 0, dilations, given.get("group") or 1).numpy()
+
+
+def _transposed(x: Any, w: Any, b: Any, given: Mapping[str, Any]) -> NDArray[Any]:
+    torch = _torch()
+
+    rank = x.ndim - 2
+    ones, zeros = [1] * rank, [0] * rank
+    function = getattr(torch.nn.functional, f"conv_transpose{rank}d")
+    bias = None if b is None else torch.tensor(b)
+    settings = (given.get("strides") or ones, 0, given.get("output_padding") or zeros, given.get("group") or 1)
+    whole = function(
+        torch.tensor(x), torch.tensor(np.ascontiguousarray(w)), bias, *settings, given.get("dilations") or ones
+    ).numpy()
+    pads = given.get("pads") or zeros + zeros
+    inside = tuple(slice(pads[i], whole.shape[2 + i] - pads[rank + i]) for i in range(rank))
+    return whole[(..., *inside)]
+
+
 def _evaluator(model: Model) -> ReferenceEvaluator:
-    return ReferenceEvaluator(model.proto, new_ops=[Erf, Gelu])
+    return ReferenceEvaluator(model.proto, new_ops=[Erf, Gelu, Mean, Conv, ConvTranspose])
 
 
 def _gradients(model: Model, feeds: Arrays, weights: NDArray[np.float64], output: str) -> Arrays:
@@ -148,7 +218,7 @@ def _differences(
 
 
 def _autograd(formula: Formula, inputs: Mapping[str, Any], weights: NDArray[np.float64]) -> tuple[Arrays, Arrays]:
-    torch = pytest.importorskip("torch", reason="PyTorch's autograd is the oracle")
+    torch = _torch()
     results = []
     for dtype in (torch.float64, torch.float32):
         leaves = [torch.tensor(v, dtype=dtype, requires_grad=True) for v in inputs.values()]
@@ -157,6 +227,13 @@ def _autograd(formula: Formula, inputs: Mapping[str, Any], weights: NDArray[np.f
         gradients = [leaf.grad if leaf.grad is not None else torch.zeros_like(leaf) for leaf in leaves]
         results.append({n: g.numpy().astype(np.float64) for n, g in zip(inputs, gradients, strict=True)})
     return results[0], results[1]
+
+
+def _torch() -> Any:
+    """PyTorch on one thread: what is computed here is small, and threads that wait for each other take longer."""
+    torch = pytest.importorskip("torch", reason="PyTorch's autograd is the oracle")
+    torch.set_num_threads(1)
+    return torch
 
 
 def _close(value: NDArray[Any], truth: NDArray[Any], own: NDArray[Any] | None) -> None:
