@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TypeProto, numpy_helper
 
 from onnx_inspect.errors import ModelError
-from onnx_inspect.graph.batch import ANONYMOUS
+from onnx_inspect.graph.batch import ANONYMOUS, batch_axes
 from onnx_inspect.graph.bodies import LOOPS
 from onnx_inspect.graph.constants import attribute, evaluate, read
 from onnx_inspect.graph.input_shapes import Shape, fixed, input_specs, symbols
@@ -68,6 +68,41 @@ def bind(model: Model, shapes: Mapping[str, Shape] | None = None) -> dict[str, S
     """
     known = {name: s.shape for name, s in _specs(model, visits(model, shapes), input_specs(model, shapes)).items()}
     return {name: whole for name, shape in known.items() if (whole := fixed(shape)) is not None}
+
+
+def steady(model: Model) -> dict[str, TensorSpec]:
+    """What of each tensor's shape is the same whatever is fed: found by trying two sizes for every free axis.
+
+    For what inference by symbols alone can't tell; lengths that vary are None, and so is a shape whose rank does.
+    """
+    runs = [_tried(model, size) for size in (2, 3)]
+    found = {}
+    for name in runs[0].keys() & runs[1].keys():
+        one, other = runs[0][name], runs[1][name]
+        if one.shape is None or other.shape is None or len(one.shape) != len(other.shape):
+            found[name] = replace(one, shape=None)
+            continue
+        dims = zip(one.shape, other.shape, strict=True)
+        found[name] = replace(one, shape=tuple(a if a == b and isinstance(a, int) else None for a, b in dims))
+    return found
+
+
+def _tried(model: Model, size: int) -> dict[str, TensorSpec]:
+    """Specs with `size` samples, and other free axes of 32 times as much."""
+    axes = batch_axes(model)
+    shapes: dict[str, Shape] = {}
+    given: dict[str, int] = {}
+    for tensor in model.inputs:
+        if tensor.shape is not None:
+            for i, d in enumerate(tensor.shape):
+                if isinstance(d, str) and d not in ANONYMOUS:
+                    given.setdefault(d, size if i == axes[tensor.name] else 32 * size)
+            whole = []
+            for i, d in enumerate(tensor.shape):
+                free = size if i == axes[tensor.name] else 32 * size
+                whole.append(d if isinstance(d, int) else given.get(d or "", free))
+            shapes[tensor.name] = tuple(whole)
+    return _specs(model, visits(model, shapes), input_specs(model, shapes))
 
 
 def visits(model: Model, shapes: Mapping[str, Shape] | None = None) -> tuple[Visit, ...]:

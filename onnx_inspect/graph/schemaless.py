@@ -26,7 +26,8 @@ STANDARD: dict[str, tuple[str, tuple[int, ...]]] = {
     "QLinearAveragePool": ("AveragePool", (0,)),
     "QLinearGlobalAveragePool": ("GlobalAveragePool", (0,)),
 }
-# Operators whose first output is like their first input, by domain. The standard ones were withdrawn in 2018.
+# Operators whose first output is like their first input, by domain. The standard ones were withdrawn in 2018, but
+# for GroupNormalization, of whose shape onnx says nothing.
 ALIKE = {
     MICROSOFT: {
         *("BiasGelu", "FastGelu", "Gelu", "QuickGelu", "MultiHeadAttention", "RotaryEmbedding"),
@@ -34,7 +35,7 @@ ALIKE = {
         *("QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax", "QuantizeLinear", "DequantizeLinear"),
     },
     "ai.onnx.ml": {"Imputer", "Normalizer", "Scaler"},
-    "": {"Affine", "ImageScaler", "ParametricSoftplus", "Scale", "ScaledTanh"},
+    "": {"Affine", "GroupNormalization", "ImageScaler", "ParametricSoftplus", "Scale", "ScaledTanh"},
 }
 TO_FLOAT = {"MatMulIntegerToFloat", "DynamicQuantizeMatMul", "DequantizeLinear", "Imputer", "Normalizer", "Scaler"}
 

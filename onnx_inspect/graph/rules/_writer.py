@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from onnx_inspect.graph.constants import Scope
+from onnx_inspect.graph.bind import steady
+from onnx_inspect.graph.constants import Scope, attribute
 from onnx_inspect.graph.declare import elem_type, value_info
-from onnx_inspect.graph.model import Dim, Model, TensorSpec, node_inputs, spec
+from onnx_inspect.graph.dependence import descendants
+from onnx_inspect.graph.input_shapes import fixed
+from onnx_inspect.graph.model import Model, TensorSpec, node_inputs, spec
 
+POOLS = ("MaxPool", "AveragePool", "LpPool")
 PREFIX = "gradient/"
 FLOAT, DOUBLE = "float32", "float64"
 
@@ -140,7 +145,35 @@ class Writer:
             dtype = str(onnx.helper.tensor_dtype_to_np_dtype(constant.data_type))
             self._specs[name] = TensorSpec(name, dtype, tuple(constant.dims))
             return self._specs[name]
-        return self.model.tensor(name)
+        own = self.model.tensor(name)
+        if own.shape is None or not own.dtype:
+            found = self._bound.get(name, own)
+            own = replace(own, dtype=own.dtype or found.dtype, shape=found.shape if own.shape is None else own.shape)
+        if name in self._doubtful and own.shape is not None:
+            own = replace(own, shape=(None,) * len(own.shape))
+        self._specs[name] = own
+        return own
+
+    @cached_property
+    def _bound(self) -> dict[str, TensorSpec]:
+        """What follows from the inputs' shapes where inference by symbols gave nothing: lengths that never change."""
+        return steady(self.model)
+
+    @cached_property
+    def _doubtful(self) -> set[str]:
+        """Tensors whose lengths inference counts wrong: it lets a rounded-up pool start windows behind the input."""
+        wrong = [n for n in self.model.proto.graph.node if n.op_type in POOLS and attribute(n, "ceil_mode", 0)]
+        roots = [node.output[0] for node in wrong if self._overcounted(node)]
+        return {name for root in roots for name in descendants(self.model, root)}
+
+    def _overcounted(self, node: onnx.NodeProto) -> bool:
+        wide, narrow = (fixed((self.model.tensor(n).shape or (None,))[2:]) for n in (node.input[0], node.output[0]))
+        if wide is None or narrow is None:
+            return True
+        rank = len(wide)
+        strides = attribute(node, "strides", None) or [1] * rank
+        begins = (attribute(node, "pads", None) or [0] * 2 * rank)[:rank]
+        return any((n - 1) * s >= w + b for n, s, w, b in zip(narrow, strides, wide, begins, strict=True))
 
     def _unknown(self, name: str) -> list[onnx.NodeProto]:
         """Added nodes to look at, in order, before a tensor's type is known."""
@@ -171,8 +204,3 @@ class Writer:
         for name in filter(None, node.output):
             info = onnx.ValueInfoProto(name=name, type=found.get(name))
             self._specs[name] = spec(info) if name in found else TensorSpec(name, "", None)
-
-
-def known(shape: tuple[Dim, ...] | None, *axes: int) -> bool:
-    """Whether a shape is known, with a number for each of the given axes."""
-    return shape is not None and all(-len(shape) <= a < len(shape) and isinstance(shape[a], int) for a in axes)
