@@ -25,7 +25,7 @@ def function_of(node: onnx.NodeProto, writer: Writer) -> Rule:
         raise NoRule("there is no rule for this operator")
 
     def rule(step: Step) -> dict[int, str]:
-        renamed = {formal: step.x(i) for i, formal in enumerate(body.input) if step.has(i)}
+        renamed = {formal: step.inputs[i] for i, formal in enumerate(body.input) if step.has(i)}
         renamed |= {formal: "" for formal in body.input if formal not in renamed}
         given = {a.name: a for a in node.attribute}
         given |= {a.name: a for a in body.attribute_proto if a.name not in given}

@@ -201,12 +201,17 @@ class Step:
 
     def through(self, outputs: Sequence[str]) -> dict[int, str]:
         """Differentiate what this step has written down so far as the way from its inputs to `outputs`."""
-        nodes = list(self.writer.nodes[self.start :])
+        starts = {i: {self.inputs[i], self.x(i)} for i in range(len(self.inputs)) if self.wants(i)}
+        given = set().union(*starts.values())
+        nodes = [n for n in self.writer.nodes[self.start :] if given.isdisjoint(n.output)]  # casts of inputs aside
         arriving = {name: grad for name, grad in zip(outputs, self.grads, strict=False) if grad}
-        starts = {i: self.x(i) for i in range(len(self.inputs)) if self.wants(i)}
-        reached = self.sweep(nodes, arriving, set(starts.values()))
-        first = {name: i for i, name in reversed(starts.items())}  # a tensor read twice gets its whole gradient once
-        return {i: reached[name] for name, i in first.items() if name in reached}
+        reached = dict(self.sweep(nodes, arriving, given))
+        found = {}
+        for i, names in starts.items():  # a tensor that is read twice gets its whole gradient once
+            parts = [reached.pop(name) for name in sorted(names) if name in reached]
+            if parts:
+                found[i] = parts[0] if len(parts) == 1 else self.op("Sum", *parts)
+        return found
 
     def fail(self, reason: str) -> NoRule:
         """Make the error that says why this node can't be differentiated."""

@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from onnx_inspect.graph.bind import steady
+from onnx_inspect.graph.bind import NO_RULE, steady
 from onnx_inspect.graph.constants import Scope, attribute
 from onnx_inspect.graph.declare import elem_type, value_info
 from onnx_inspect.graph.dependence import descendants
@@ -199,7 +199,7 @@ class Writer:
                 opset_imports=list(self.model.proto.opset_import),
                 ir_version=max(self.model.proto.ir_version, 8),
             )
-        except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, RuntimeError, KeyError, ValueError):
+        except NO_RULE:
             found = {}  # no rule, or not enough known: nothing is said, then
         for name in filter(None, node.output):
             info = onnx.ValueInfoProto(name=name, type=found.get(name))

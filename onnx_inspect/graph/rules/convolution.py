@@ -103,7 +103,8 @@ def _pads_of_transposed(step: Step, view: Window) -> list[int]:
     extra = step.attribute("output_padding") or [0] * view.rank
     sizes = zip(narrow, view.strides, view.reach, extra, wide, strict=True)
     totals = [(n - 1) * s + r + 1 + e - w for n, s, r, e, w in sizes]
-    if min(totals) < 0:
-        raise step.fail(f"its output is {totals} shorter than its windows cover")
+    if any(-total >= stride for total, stride in zip(totals, view.strides, strict=True)):
+        raise step.fail("its output is longer than its windows cover")
+    totals = [max(total, 0) for total in totals]
     less, more = [t // 2 for t in totals], [t - t // 2 for t in totals]
     return less + more if view.auto == "SAME_UPPER" else more + less
