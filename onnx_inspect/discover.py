@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+PLUSES = "_plus_plus"  # how a file spells the end of a name such as grad-cam++
+
 
 def names(package: str) -> list[str]:
     """Names of a package's public modules, with dashes, sorted; nothing but `package` itself is imported.
@@ -18,7 +20,7 @@ def names(package: str) -> list[str]:
     """
     roots = importlib.import_module(package).__path__
     found = {path.stem for root in roots for path in Path(root).glob("*.py") if not path.stem.startswith("_")}
-    return sorted(stem.replace("_", "-") for stem in found)
+    return sorted(stem.replace(PLUSES, "++").replace("_", "-") for stem in found)
 
 
 def load(package: str, name: str) -> ModuleType:
@@ -29,7 +31,7 @@ def load(package: str, name: str) -> ModuleType:
     KeyError
         No such module; the argument is the name asked for.
     """
-    module = f"{package}.{name.replace('-', '_')}"
+    module = f"{package}.{name.replace('-', '_').replace('++', PLUSES)}"
     if "_" not in name and module in sys.modules:
         return sys.modules[module]
     if name not in names(package):

@@ -39,8 +39,10 @@ def restore(maps: Maps, tensor: NDArray[Any], of: Index, form: Spatial) -> NDArr
     return np.ascontiguousarray(maps, tensor.dtype)
 
 
-def present_input(batch: Batch) -> Maps:
+def present_input(batch: Batch, values: NDArray[Any] | None = None) -> Maps:
     """Show the perturbed input as (N, C, H, W), float32; a signal (N, C, L) or (N, L) as one row.
+
+    `values` of its form are shown in its place.
 
     Pictures are shown as pictures, also where the model takes their pixels as one long row. A text is shown as one row
     of ones, (N, 1, 1, U): a place for each token (or word) that can be hidden, which putting a 0 there does.
@@ -52,7 +54,7 @@ def present_input(batch: Batch) -> Maps:
     """
     if batch.read_as is not None:
         return np.ones((batch.n, 1, 1, max(1, *batch.read_as.counts)), np.float32)
-    array = np.asarray(batch.arrays[batch.primary], np.float32)
+    array = np.asarray(batch.arrays[batch.primary] if values is None else values, np.float32)
     shape = _picture_shape(batch)
     if shape is not None:
         array = array.reshape(len(array), *shape)

@@ -134,6 +134,8 @@ class Scene:
             weights=self._weights,
             score_pooled=self._score_pooled,
             cells=cells_of(self.batch),
+            layer_gradients=self._layer_gradients,
+            input_gradients=self._input_gradients,
             rng=np.random.default_rng(self.seed),
         )
 
@@ -160,18 +162,21 @@ class Scene:
         return present(self.captured[self.layer.output.name], self.form)
 
     def _score_inputs(self, rows: Rows, of: Index) -> Floats:
-        batch = self.batch
         own = {i.name for i in self.whole.model.inputs}
-        size = batch.arrays[batch.primary][0].size * 4
+        size = self.batch.arrays[self.batch.primary][0].size * 4
 
-        def feeds(positions: Index) -> Arrays:
-            variants = restore_inputs(rows(positions), batch, of[positions])
-            others = {
-                n: a if n in batch.shared else a[of[positions]] for n, a in batch.arrays.items() if n not in variants
-            }
-            return {n: a for n, a in {**others, **variants}.items() if n in own}
+        def run(positions: Index) -> Floats:
+            feeds = self._variants(rows(positions), of[positions])
+            return self._recalled(self.whole, {n: a for n, a in feeds.items() if n in own}, of[positions])
 
-        return self._in_blocks(self.whole, feeds, of, size)
+        return self._in_blocks(run, of, size, self.whole)
+
+    def _variants(self, variants: Maps, of: Index) -> Arrays:
+        """Variants (B, C, H, W) of the samples `of` as the whole model is fed them, beside what they don't change."""
+        batch = self.batch
+        changed = restore_inputs(variants, batch, of)
+        others = {n: a if n in batch.shared else a[of] for n, a in batch.arrays.items() if n not in changed}
+        return {**others, **changed}
 
     def _score_activations(self, rows: Rows, of: Index) -> Floats:
         if self.form is None:
@@ -179,22 +184,51 @@ class Scene:
         split, form = self.sections.split, self.form
         tensor = self.captured[split.tensor]
 
-        def feeds(positions: Index) -> Arrays:
+        def run(positions: Index) -> Floats:
             inputs = of[positions]
             carried = {n: _take(self.captured[n], inputs, self.batch.n) for n in split.crossing}
-            return {split.tensor: restore(rows(positions), tensor, inputs, form), **carried}
+            feeds = {split.tensor: restore(rows(positions), tensor, inputs, form), **carried}
+            return self._recalled(self.tail, feeds, inputs)
 
         crossing = sum(self.captured[n][:1].nbytes for n in split.crossing if self.captured[n].ndim)
-        return self._in_blocks(self.tail, feeds, of, tensor[0].nbytes + crossing)
+        return self._in_blocks(run, of, tensor[0].nbytes + crossing, self.tail)
 
-    def _in_blocks(self, engine: Engine, feeds: Callable[[Index], Arrays], of: Index, size: int) -> Floats:
+    def _layer_gradients(self) -> Maps:
+        """Gradient of each input's target score by the layer, shown like its activations."""
+        if self.layer is None or self.form is None:
+            raise LayerError(self.blind)
+        total = np.zeros(self.captured[self.layer.output.name].shape)
+        for name, seed in self.fixed.slopes(self.outputs, np.arange(self.batch.n)).items():
+            if name in {o.name for o in self.sections.split.tail.outputs}:
+                total += self.sections.layer_gradient(name, self.captured, seed)
+        return present(total, self.form)
+
+    def _input_gradients(self, rows: Rows, of: Index) -> Maps:
+        """Gradient of the target score by the input at variants of it, shown like them."""
+        self._target()
+        name = self.batch.primary
+        size = 2 * self.batch.arrays[name][0].size * 4
+
+        def run(positions: Index) -> Maps:
+            feeds, inputs = self._variants(rows(positions), of[positions]), of[positions]
+            outputs = {n: self.outputs[n][inputs] for n in self.sections.tensors}
+            if not self.fixed.linear:
+                outputs = samples_first(self.whole, self.whole.run(feeds, self.sections.tensors), len(inputs))
+            total = np.zeros(feeds[name].shape)
+            for tensor, seed in self.fixed.slopes(outputs, inputs).items():
+                total += self.sections.input_gradient(name, tensor, feeds, seed)
+            return present_input(self.batch, total)
+
+        return self._in_blocks(run, of, size, self.whole)
+
+    def _in_blocks(self, run: Callable[[Index], NDArray[Any]], of: Index, size: int, engine: Engine) -> NDArray[Any]:
         """Make and run variants block by block, so that memory doesn't grow with their number."""
         said = sum(array[0].nbytes for array in self.outputs.values())
         block = int(max(1, min(4 * engine.max_chunk, ROWS_BUDGET // max(size + said, 1))))
         parts = []
         for start in range(0, len(of), block):
             positions = np.arange(start, min(start + block, len(of)))
-            parts.append(self._recalled(engine, feeds(positions), of[positions]))
+            parts.append(run(positions))
             if engine.progress is not None:
                 engine.progress(int(positions[-1]) + 1, len(of))
         return np.concatenate(parts)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_inspect.engine import Engine
+from onnx_inspect.graph.gradient import SEED, gradient, gradient_name
 from onnx_inspect.graph.linear import LinearHead, linear_head
 from onnx_inspect.graph.model import Layer, Model
 from onnx_inspect.graph.surgery import Cut, cut, extract
@@ -38,6 +39,8 @@ class Sections:
         Those that a batch has shown to hold to float32's precision.
     spent : Counter
         Passes that the ``inputs`` themselves took.
+    backward : dict
+        Engines of :meth:`layer_gradient` and :meth:`input_gradient`, by the two tensors.
     """
 
     model: Model
@@ -48,6 +51,7 @@ class Sections:
     heads: dict[str, LinearHead] = field(default_factory=dict, repr=False, compare=False)
     proved: set[str] = field(default_factory=set, repr=False, compare=False)
     spent: Counter[str] = field(default_factory=Counter, repr=False, compare=False)
+    backward: dict[tuple[str, str], Engine] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def split(self) -> Cut:
@@ -81,8 +85,11 @@ class Sections:
     @property
     def passes(self) -> tuple[int, int]:
         """Runs so far of the whole model on variants, and of the tail; parts that nobody asked for count nothing."""
-        tail = vars(self).get("tail")
-        return self._full_passes - self.spent["inputs"], tail.passes if tail is not None else 0
+        tail, own = vars(self).get("tail"), self.layer.output.name if self.layer is not None else ""
+        by_layer = sum(engine.passes for (by, _), engine in self.backward.items() if by == own)
+        by_input = sum(engine.passes for engine in self.backward.values()) - by_layer
+        full = self._full_passes - self.spent["inputs"] + by_input
+        return full, (tail.passes if tail is not None else 0) + by_layer
 
     @property
     def provider(self) -> str:
@@ -97,6 +104,34 @@ class Sections:
     def outputs(self, batch: Batch) -> Arrays:
         """The target's tensors for the inputs as they are, (N, ...)."""
         return self._keep("outputs", batch, lambda: self._outputs(batch))
+
+    def layer_gradient(self, tensor: str, feeds: Arrays, seed: NDArray[Any]) -> NDArray[Any]:
+        """Gradient by the layer, of its shape, of one of the target's tensors weighted by a `seed` of that one's shape.
+
+        `feeds` hold the layer's tensor and those that cross the cut: only what follows the layer is run.
+        """
+        part = self.split
+        return self._gradient(part.tensor, tensor, lambda: part.tail, feeds, seed)
+
+    def input_gradient(self, primary: str, tensor: str, feeds: Arrays, seed: NDArray[Any]) -> NDArray[Any]:
+        """Gradient by an input, of its shape; see :meth:`layer_gradient`."""
+        return self._gradient(primary, tensor, lambda: self._from_inputs([tensor]), feeds, seed)
+
+    def _gradient(
+        self, by: str, tensor: str, part: Callable[[], Model], feeds: Arrays, seed: NDArray[Any]
+    ) -> NDArray[Any]:
+        if (by, tensor) not in self.backward:
+            self.backward[by, tensor] = self.make_engine(gradient(part(), [by], tensor))
+        engine = self.backward[by, tensor]
+        weighting = engine.model.inputs[-1]  # the seed comes last
+        assert weighting.name.startswith(SEED)
+        name = gradient_name(by)
+        found = engine.run(
+            {n: a for n, a in feeds.items() if n in {i.name for i in engine.model.inputs}}
+            | {weighting.name: seed.astype(weighting.dtype)},
+            [name],
+        )
+        return found[name]
 
     def linear_head(self, scores: str, cells: int) -> LinearHead:
         """What follows the layer, where that is pooling and a linear map to the class scores; read once.

@@ -19,6 +19,8 @@ Rows = Callable[[Index], Maps]  # positions into a list of variants -> those var
 EXACT = 1e-5  # of the scores' range: a linear tail in float32
 Score = Callable[[Rows, Index], NDArray[np.float64]]  # (variants, the input each stems from) -> (B, classes)
 ScorePooled = Callable[[Maps, Index], NDArray[np.float64]]  # (each channel's mean (B, K), as above) -> (B, classes)
+LayerGradients = Callable[[], Maps]
+InputGradients = Callable[[Rows, Index], Maps]  # (variants, the input each stems from) -> (B, C, H, W)
 Weigh = Callable[[NDArray[Any], Maps], Maps]  # (weights (N, K), activations (N, K, h, w)) -> (N, h, w)
 
 
@@ -36,6 +38,16 @@ def no_linear_tail(pooled: Maps, of: Index) -> NDArray[np.float64]:
     MethodError
     """
     raise MethodError("what follows the layer is not pooling and one linear layer")
+
+
+def no_gradients(*_: Any) -> Maps:
+    """Refuse: nothing differentiates the model.
+
+    Raises
+    ------
+    MethodError
+    """
+    raise MethodError("nothing gives gradients here: use a method that needs none")
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,10 @@ class Probe:
         the tail isn't linear to float32's precision.
     cells : tuple of N ndarrays, (H, W), int, or None
         Parts that each input falls into by itself, numbered from 0: a text's tokens. None where there are none.
+    layer_gradients : callable
+        Gradients of each input's score by its activations, (N, K, h, w): a run of the tail and its gradient.
+    input_gradients : callable
+        Gradients of variants' scores by the variants themselves, (B, C, H, W): a run of the model and its gradient.
     weigh : callable
         Makes one map of each input's channels and their weights, (N, K): their weighted sum, unless the user asked for
         something smoother.
@@ -86,6 +102,8 @@ class Probe:
     independent: bool = False
     score_pooled: ScorePooled = no_linear_tail
     cells: tuple[Index, ...] | None = None
+    layer_gradients: LayerGradients = no_gradients
+    input_gradients: InputGradients = no_gradients
     weigh: Weigh = weighted_sum
 
     def of_class(self, scores: NDArray[np.float64], of: Index, *, probability: bool = False) -> NDArray[np.float64]:

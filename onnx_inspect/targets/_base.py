@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_inspect.errors import MethodError
 from onnx_inspect.graph.classifier import Classifier
 from onnx_inspect.graph.model import Model
 from onnx_inspect.inputs.batch import Batch
@@ -92,6 +93,23 @@ class Fixed(ABC):
     @abstractmethod
     def read(self, outputs: Outputs, of: Index) -> Floats:
         """Scores (B, columns) of variants, from the model's tensors for them and the input that each stems from."""
+
+    @property
+    def linear(self) -> bool:
+        """Whether :meth:`slopes` are the same whatever the tensors hold."""
+        return True
+
+    def slopes(self, outputs: Outputs, of: Index) -> dict[str, Floats]:
+        """Derivatives of each row's target score by the model's tensors, (B, ...) each, at `outputs`.
+
+        Raises
+        ------
+        MethodError
+            The target's score isn't differentiated.
+        """
+        raise MethodError(
+            f"{self.words[0]!r} has no gradient: use a method that needs none, such as recipro-cam or rise"
+        )
 
     def mirrored(self) -> Fixed:
         """The same target for inputs flipped from left to right."""

@@ -127,6 +127,14 @@ class FixedPixels(Fixed):
             totals[row, 0] = maps[row, self.chosen[n, y, x], y, x].sum(dtype=np.float64)
         return totals
 
+    def slopes(self, outputs: Outputs, of: Index) -> dict[str, Floats]:
+        """1 for each pixel's class, 0 for the others."""
+        slopes = np.zeros(self.where.maps(outputs).shape)
+        for row, n in enumerate(of):
+            y, x = np.nonzero(self.masks[n])
+            slopes[row, self.chosen[n, y, x], y, x] = 1.0
+        return {self.where.tensor: np.moveaxis(slopes, 1, self.where.axis)}
+
     def mirrored(self) -> FixedPixels:
         """The pixels flipped."""
         place = tuple(None if box is None else mirrored_box(box) for box in self.place)

@@ -99,6 +99,10 @@ class FixedClass(Fixed):
         """Scores of all classes."""
         return matrix(outputs[self.tensor])
 
+    def slopes(self, outputs: Outputs, of: Index) -> dict[str, Floats]:
+        """1 for the class, 0 for the others."""
+        return {self.tensor: self.mix[of].reshape(outputs[self.tensor].shape)}
+
 
 @dataclass(frozen=True)
 class EveryClass(Target):

@@ -92,6 +92,10 @@ class FixedMix(Fixed):
         """The sums."""
         return np.einsum("bc,bc->b", matrix(outputs[self.tensor]), self.coefficients[of])[:, None]
 
+    def slopes(self, outputs: Outputs, of: Index) -> dict[str, Floats]:
+        """The weights."""
+        return {self.tensor: self.coefficients[of].reshape(outputs[self.tensor].shape)}
+
 
 def parse(text: str, options: Options) -> tuple[ContrastTarget]:
     """Read ``cat~dog,fox``; without a class before the ~ each input's best, without others the most similar ones.

@@ -77,6 +77,12 @@ class FixedElements(Fixed):
         chosen = np.asarray(outputs[self.tensor][(slice(None), *self.place)], np.float64)
         return chosen.reshape(len(of), -1).sum(axis=1)[:, None]
 
+    def slopes(self, outputs: Outputs, of: Index) -> dict[str, Floats]:
+        """1 for each element, 0 for the others."""
+        slopes = np.zeros(outputs[self.tensor].shape)
+        slopes[(slice(None), *self.place)] = 1.0
+        return {self.tensor: slopes}
+
 
 def parse(text: str, options: Options) -> tuple[OutputTarget]:
     """Read ``NAME`` or ``NAME[0,3,17]``; names may hold brackets themselves, the last ones are the index.

@@ -96,6 +96,23 @@ class FixedEmbedding(Fixed):
         lengths = np.linalg.norm(own, axis=1)
         return (own @ self.direction / np.where(lengths > 0, lengths, 1))[:, None]
 
+    @property
+    def linear(self) -> bool:
+        """A cosine isn't."""
+        return False
+
+    def slopes(self, outputs: Outputs, of: Index) -> dict[str, Floats]:
+        """Derivatives of the cosine: what of the direction is at right angles to the embedding, over its length."""
+        values = np.asarray(outputs[self.tensor], np.float64)
+        own = (values if self.seen is None else pooled(values, self.seen[of])).reshape(len(of), -1)
+        lengths = np.linalg.norm(own, axis=1, keepdims=True)
+        unit = own / np.where(lengths > 0, lengths, 1)
+        slopes = (self.direction - (unit @ self.direction)[:, None] * unit) / np.where(lengths > 0, lengths, np.inf)
+        if self.seen is not None:
+            seen = self.seen[of]
+            slopes = slopes[:, None] * (seen / np.maximum(seen.sum(axis=1, keepdims=True), 1))[..., None]  # (B, T, D)
+        return {self.tensor: slopes.reshape(values.shape)}
+
 
 def parse(text: str, options: Options) -> tuple[SimilarTarget]:
     """Read ``@other.png`` or ``NAME@other.png``; for texts ``another text`` or ``NAME@another text``.

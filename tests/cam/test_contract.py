@@ -45,8 +45,15 @@ def fake(count: int = 2, seed: int = 0, block: int = 7, activations: NDArray[np.
         score_activations=lambda rows, of: in_blocks(rows, of, head),
         logits=True,
         weights=lambda tolerance: head[classes],
+        layer_gradients=lambda: np.broadcast_to(head[classes][:, :, None, None] / np.prod(GRID), maps.shape),
+        input_gradients=lambda rows, of: slopes(rows, of, (head @ mix)[classes]),
         rng=np.random.default_rng(seed),
     )
+
+
+def slopes(rows: Rows, of: Index, weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Gradients of a score that varies over the input, unlike the linear one: half of each pixel's square."""
+    return rows(np.arange(len(of))) * weights[of][:, :, None, None]
 
 
 def run(method: str, probe: Probe) -> NDArray[np.float32]:
@@ -97,6 +104,7 @@ def test_the_order_of_channels_does_not_matter(method: str) -> None:
         activations=np.ascontiguousarray(probe.activations[:, order]),
         weights=lambda tolerance: probe.weights(tolerance)[:, order],
         score_activations=lambda rows, of: probe.score_activations(lambda p: rows(p)[:, inverse], of),
+        layer_gradients=lambda: probe.layer_gradients()[:, order],
     )
     np.testing.assert_allclose(run(method, shuffled), run(method, fake()), rtol=1e-4, atol=1e-6)
 
@@ -112,6 +120,7 @@ def test_inputs_do_not_see_each_other(method: str) -> None:
         classes=swapped_probe.classes[:1],
         base=swapped_probe.base[:1],
         weights=lambda tolerance: swapped_probe.weights(tolerance)[:1],
+        layer_gradients=lambda: swapped_probe.layer_gradients()[:1],
     )
     np.testing.assert_allclose(run(method, first)[0], both[0], rtol=1e-4, atol=1e-6)
 
@@ -156,6 +165,7 @@ def test_a_model_that_ignores_its_input_gives_a_flat_map(method: str) -> None:
         fake(),
         base=np.tile(answer, (2, 1)),
         score_inputs=lambda rows, of: np.tile(answer, (len(of), 1)),
+        input_gradients=lambda rows, of: np.zeros_like(rows(np.arange(len(of)))),
     )
     assert all(is_flat(m) for m in run(method, probe))
 
