@@ -79,6 +79,8 @@ class CamPanel:
     signed : bool
         Whether the maps are in [-1, 1].
     notes : tuple of str
+    unit : str
+        What a map's colours mean, from 0 to 1.
     """
 
     source: str
@@ -88,6 +90,7 @@ class CamPanel:
     boxes: tuple[Box, ...] = ()
     signed: bool = False
     notes: tuple[str, ...] = ()
+    unit: str = "relative evidence"
 
 
 def panel(

@@ -59,6 +59,8 @@ class TokenPanel:
         Which of them were hidden at all; the others are no text.
     maps : tuple of TokenMap
     notes : tuple of str
+    signed : bool
+        Whether values speak for and against something; otherwise they are amounts from 0.
     """
 
     source: str
@@ -67,6 +69,7 @@ class TokenPanel:
     asked: tuple[bool, ...]
     maps: tuple[TokenMap, ...]
     notes: tuple[str, ...] = ()
+    signed: bool = True
 
 
 def of_batch(attributions: Sequence[Attribution], index: int, batch: Batch, *, signed: bool = True) -> TokenPanel:

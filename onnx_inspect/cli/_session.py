@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 2.0  # seconds of silence before progress is shown
 FOLDER = Path("onnx-inspect-out")
+TEXT = 48  # characters of a text in a file's name
 FIGURES = (".png", ".svg", ".pdf")
 
 
@@ -197,7 +198,8 @@ def save_figure(renderer: Any, result: Any, path: Path) -> None:
 def stem(source: str) -> str:
     """Short name of an input's source, for file names and titles."""
     path = Path(source)
-    return path.stem if path.suffix else path.name
+    name = path.stem if path.suffix else path.name
+    return name if len(name) <= TEXT or " " not in name else name[:TEXT].rsplit(" ", 1)[0]
 
 
 def _plain(data: Any) -> Any:

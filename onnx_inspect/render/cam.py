@@ -163,7 +163,7 @@ def _draw_pictures(page: Page, sample: CamPanel, top: float, alpha: float, name:
         axes = _place(page, left, above + captions, mixed, sample, result)
         _mark(axes, result, sample.picture.shape)
     bar = page.axes(MARGIN + _width(sample) + GUTTER / 2, top + captions, 0.11, min(1.8, size[1] / DPI))
-    _scale(bar, name, sample.signed)
+    _scale(bar, name, sample)
 
 
 def _place(page: Page, left: float, top: float, image: Picture, sample: CamPanel, result: CamMap | None = None) -> Axes:
@@ -213,8 +213,8 @@ def _write_problem(axes: Axes, problem: str, size: tuple[int, int]) -> None:
     axes.text(0.5, 0.03, text, transform=axes.transAxes, ha="center", va="bottom", fontsize=SMALL, color=WARN, bbox=box)
 
 
-def _scale(axes: Axes, name: str, signed: bool) -> None:
-    style.colourbar(axes, name, -1 if signed else 0, 1, "against · for" if signed else "relative evidence")
+def _scale(axes: Axes, name: str, sample: CamPanel) -> None:
+    style.colourbar(axes, name, -1 if sample.signed else 0, 1, "against · for" if sample.signed else sample.unit)
 
 
 def _extent(picture: Picture) -> str:
@@ -266,5 +266,5 @@ def _draw_signal(page: Page, sample: CamPanel, top: float, name: str) -> None:
         axes.set_xticks([0, signal.shape[1] - 1], ["0", str(signal.shape[1] - 1)], fontsize=SMALL)
         axes.tick_params(length=2, width=0.6, pad=2)
         if result is sample.maps[0]:
-            _scale(page.axes(MARGIN + LENGTH + GUTTER / 2, top, 0.11, STRIP), name, sample.signed)
+            _scale(page.axes(MARGIN + LENGTH + GUTTER / 2, top, 0.11, STRIP), name, sample)
         top += STRIP + 2 * style.line_height(SMALL) - style.line_height(LABEL) + GUTTER

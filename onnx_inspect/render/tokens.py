@@ -12,10 +12,11 @@ from onnx_inspect.render import _style as style
 from onnx_inspect.render import _tokens as tokens
 from onnx_inspect.render._style import FAINT, INK, LABEL, MARGIN, SMALL, WARN, Page
 
+AMOUNT = "Reds"  # of what has no sign: pale is little, so that the text can be read
 LINE = 6.6  # inches of text
 GUTTER = 0.22
 COLOURBAR = 0.85
-BAR = 0.8  # a colour bar's height at least
+BAR, SHORT = 0.8, 0.42  # a colour bar's height at least, with its label and without
 
 
 def figure_size(panels: Sequence[TokenPanel]) -> tuple[float, float]:
@@ -57,7 +58,13 @@ def _height(panel: TokenPanel) -> float:
 def _block(panel: TokenPanel) -> float:
     """Inches that a method takes."""
     _, lines = tokens.lay(panel.pieces, panel.glued, LINE)
-    return style.line_height(LABEL) + 0.08 + max(BAR, lines * tokens.LEADING) + 2 * style.line_height(SMALL) + GUTTER
+    under = (2 if panel.signed else 1) * style.line_height(SMALL)
+    return style.line_height(LABEL) + 0.08 + _tall(panel, lines) + under + GUTTER
+
+
+def _tall(panel: TokenPanel, lines: int) -> float:
+    """Inches of a method's text, and of the colour bar beside it."""
+    return max(BAR if panel.signed else SHORT, lines * tokens.LEADING)
 
 
 def _draw_map(page: Page, panel: TokenPanel, one: TokenMap, top: float) -> float:
@@ -67,17 +74,18 @@ def _draw_map(page: Page, panel: TokenPanel, one: TokenMap, top: float) -> float
     body = top + style.line_height(LABEL) + 0.08
     places, lines = tokens.lay(panel.pieces, panel.glued, LINE)
     reach = 0.0 if one.problem else float(np.abs(one.values).max())
-    colours = style.colourise(one.values, style.DIVERGING, -reach, reach)
+    name, low, label = (style.DIVERGING, -reach, "against · for") if panel.signed else (AMOUNT, 0.0, "")
+    colours = style.colourise(one.values, name, low, reach)
     tokens.draw(page, MARGIN, body, places, colours, [asked and not one.problem for asked in panel.asked])
-    height = max(BAR, lines * tokens.LEADING)
+    height = _tall(panel, lines)
     if not one.problem:
         bar = page.axes(MARGIN + LINE + GUTTER, body, 0.11, min(1.6, height - tokens.LEADING + tokens.GROUND))
-        style.colourbar(bar, style.DIVERGING, -reach, reach, "against · for")
+        style.colourbar(bar, name, low, reach, label)
     under = body + height + 0.02
-    for name, strongest in (("for", one.pro), ("against", one.contra)):
+    for word, strongest in (("for" if panel.signed else "most", one.pro), ("against", one.contra)):
         if strongest:
             said = ",  ".join(f"{piece} {style.number(value)}" for piece, value in strongest)
-            page.text(MARGIN, under, style.fit(f"{name}: {said}", LINE, size=SMALL, keep="start"), size=SMALL)
+            page.text(MARGIN, under, style.fit(f"{word}: {said}", LINE, size=SMALL, keep="start"), size=SMALL)
         under += style.line_height(SMALL)
     return top + _block(panel)
 
