@@ -59,12 +59,12 @@ def _block(panel: TokenPanel) -> float:
     """Inches that a method takes."""
     _, lines = tokens.lay(panel.pieces, panel.glued, LINE)
     under = (2 if panel.signed else 1) * style.line_height(SMALL)
-    return style.line_height(LABEL) + 0.08 + _tall(panel, lines) + under + GUTTER
+    return style.line_height(LABEL) + 0.08 + max(_tall(panel, lines), lines * tokens.LEADING + under) + GUTTER
 
 
 def _tall(panel: TokenPanel, lines: int) -> float:
-    """Inches of a method's text, and of the colour bar beside it."""
-    return max(BAR if panel.signed else SHORT, lines * tokens.LEADING)
+    """Inches of the colour bar beside a text."""
+    return max(BAR if panel.signed else SHORT, min(1.6, lines * tokens.LEADING))
 
 
 def _draw_map(page: Page, panel: TokenPanel, one: TokenMap, top: float) -> float:
@@ -77,11 +77,10 @@ def _draw_map(page: Page, panel: TokenPanel, one: TokenMap, top: float) -> float
     name, low, label = (style.DIVERGING, -reach, "against · for") if panel.signed else (AMOUNT, 0.0, "")
     colours = style.colourise(one.values, name, low, reach)
     tokens.draw(page, MARGIN, body, places, colours, [asked and not one.problem for asked in panel.asked])
-    height = _tall(panel, lines)
     if not one.problem:
-        bar = page.axes(MARGIN + LINE + GUTTER, body, 0.11, min(1.6, height - tokens.LEADING + tokens.GROUND))
+        bar = page.axes(MARGIN + LINE + GUTTER, body, 0.11, _tall(panel, lines) - tokens.LEADING + tokens.GROUND)
         style.colourbar(bar, name, low, reach, label)
-    under = body + height + 0.02
+    under = body + lines * tokens.LEADING
     for word, strongest in (("for" if panel.signed else "most", one.pro), ("against", one.contra)):
         if strongest:
             said = ",  ".join(f"{piece} {style.number(value)}" for piece, value in strongest)
