@@ -31,7 +31,8 @@ class Recipe:
     nodes, constants : tuple
         To be added to the graph.
     edited : tuple of NodeProto
-        To take the place of the graph's nodes of the same name.
+        To take the place of the graph's nodes of the same name; what has another name goes right before the next that
+        hasn't.
     probabilities, values, context : str
         Tensors (..., queries, keys), (..., keys, d) and (..., queries, d) whose leading axes broadcast: the context is
         what the model itself computes.

@@ -72,10 +72,7 @@ def opened(model: Model, recipes: Sequence[Recipe], wanted: Mapping[str, Selecti
     """Return the part of a model that computes some attentions, with what is wanted of them as its outputs."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
-    edited = {node.name: node for recipe in recipes for node in recipe.edited}
-    for node in proto.graph.node:
-        if node.name in edited:
-            node.CopyFrom(edited[node.name])
+    _edit(proto.graph, recipes)
     found = Opened(model, {}, {})
     specs: dict[str, TensorSpec] = {}
     for number, recipe in enumerate(recipes):
@@ -95,6 +92,24 @@ def opened(model: Model, recipes: Sequence[Recipe], wanted: Mapping[str, Selecti
     whole = replace(model, proto=proto, tensors={**model.tensors, **specs})
     names = [*found.probabilities.values(), *found.proofs.values()]
     return replace(found, model=extract(whole, [i.name for i in model.inputs], names))
+
+
+def _edit(graph: onnx.GraphProto, recipes: Sequence[Recipe]) -> None:
+    """Put edited nodes in place of those of the same name, and what they need before them."""
+    names = {node.name for node in graph.node}
+    placed: dict[str, list[onnx.NodeProto]] = {}
+    for recipe in recipes:
+        waiting: list[onnx.NodeProto] = []
+        for node in recipe.edited:
+            waiting.append(node)
+            if node.name in names:
+                placed[node.name] = waiting
+                waiting = []
+    if placed:
+        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
+        del graph.node[:]
+        for node in kept:
+            graph.node.extend(placed.get(node.name, [node]))
 
 
 def _roles(lead: Axes) -> list[tuple[str, Factor]]:

@@ -56,7 +56,7 @@ def _read(node: onnx.NodeProto, layer: Layer, lineage: Lineage, decompose: bool)
         soft = node.output[3]
     else:
         soft = f"{sketch.prefix}__probabilities"
-        edited.append(_with_probabilities(node, soft))
+        edited += _with_probabilities(node, soft, sizes, lineage)
     width = shapes.value[-1] // (sizes.shared if len(shapes.value) == 3 else 1)
     made = (*shapes.query[:2], sizes.heads * width) if len(shapes.query) == 3 else (*shapes.query[:3], width)
     context = parts.by_head(sketch, node.output[0], made, sizes.heads)
@@ -89,15 +89,26 @@ def _values(sketch: Sketch, node: onnx.NodeProto, shapes: Shapes, sizes: Heads) 
     return sketch.concat([sketch.float32(node.input[5]), values], 2)
 
 
-def _with_probabilities(node: onnx.NodeProto, name: str) -> onnx.NodeProto:
-    """Copy of the node that also gives its probabilities."""
+def _with_probabilities(node: onnx.NodeProto, name: str, sizes: Heads, lineage: Lineage) -> list[onnx.NodeProto]:
+    """Copy of the node that also gives its probabilities.
+
+    A mask that is the same for all queries is written out for each: the standard lets it be broadcast, the kernel of
+    onnxruntime 1.32 doesn't.
+    """
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
     kept = [a for a in copy.attribute if a.name != "qk_matmul_output_mode"]
     del copy.attribute[:]
     copy.attribute.extend([*kept, onnx.helper.make_attribute("qk_matmul_output_mode", AFTER_SOFTMAX)])
     copy.output[:] = [*copy.output[:3], *[""] * (3 - len(copy.output)), name]
-    return copy
+    mask = optional(list(node.input), 3)
+    shape = lineage.shape(mask) if mask else None
+    if not shape or len(shape) < 2 or shape[-2] == sizes.queries:
+        return [copy]
+    rows = onnx.helper.make_node("Constant", [], [f"{name}__rows"], name=f"{name}__rows", value_ints=[sizes.queries, 1])
+    wide = onnx.helper.make_node("Expand", [mask, rows.output[0]], [f"{name}__mask"], name=f"{name}__mask")
+    copy.input[3] = wide.output[0]
+    return [rows, wide, copy]
 
 
 def _decomposed(sketch: Sketch, node: onnx.NodeProto, shapes: Shapes, sizes: Heads, lineage: Lineage) -> str:
