@@ -106,7 +106,7 @@ Rule = Callable[[Lineage, onnx.NodeProto, str], Axes | None]
 
 
 def _rule(node: onnx.NodeProto) -> Rule:
-    if node.op_type in PRODUCTS:
+    if node.op_type in PRODUCTS or node.op_type == "Einsum":
         return _product
     if node.op_type in WINDOWED:
         return _window
@@ -132,24 +132,6 @@ def _elementwise(lineage: Lineage, node: onnx.NodeProto, name: str) -> Axes | No
         ]
         result.append(max(found, key=lambda f: (f[1], RANK[kind(f[0])]), default=((), False))[0])
     return tuple(result)
-
-
-def _product(lineage: Lineage, node: onnx.NodeProto, name: str) -> Axes | None:
-    left, right = (node.input[i] for i in PRODUCTS[node.op_type])
-    a, b = lineage.of(left), lineage.of(right)
-    if right not in lineage.data:
-        flipped = attribute(node, "transA", 0) and len(a) > 1
-        return (*(a[:-2] + a[-1:] if flipped else a[:-1]), lineage.channels(name, -1))
-    a = a[:-2] + a[:-3:-1] if attribute(node, "transA", 0) else a
-    b = b[:-2] + b[:-3:-1] if attribute(node, "transB", 0) else b
-    rank = len(lineage.shapes[name])
-    if len(a) < 2 or len(b) < 2 or rank != max(len(a), len(b)):
-        return None
-    lead = []
-    for i in range(rank - 2, 0, -1):  # leading axes, counted from the matrices outwards
-        both = [(axes[-2 - i], moved) for axes, moved in ((a, left in lineage.data), (b, True)) if len(axes) >= i + 2]
-        lead.append(max(both, key=lambda f: (size(f[0]), f[1], RANK[kind(f[0])]))[0])
-    return (*lead, a[-2], b[-1])
 
 
 def _window(lineage: Lineage, node: onnx.NodeProto, name: str) -> Axes | None:
@@ -318,31 +300,66 @@ def _embedding(lineage: Lineage, node: onnx.NodeProto, name: str) -> Axes | None
     return (*lineage.of(node.input[0]), lineage.channels(name, -1)) if name == node.output[0] else None
 
 
-def _einsum(lineage: Lineage, node: onnx.NodeProto, name: str) -> Axes | None:
-    terms = einsum_terms(node)
-    if terms is None:
+def _product(lineage: Lineage, node: onnx.NodeProto, name: str) -> Axes | None:
+    """Axes of operands go on under their letters; what only weights bring along is new channels."""
+    found = product_letters(node, lineage)
+    if found is None or len(found[2][-1]) != len(lineage.shapes[name]):
         return None
+    names, terms = found[0], found[2]
     result = []
     for i, letter in enumerate(terms[-1]):
-        found = [
-            (lineage.of(n)[term.index(letter)], n in lineage.data)
-            for n, term in zip(node.input, terms, strict=False)
-            if letter in term and len(term) == len(lineage.of(n))
+        moved = [
+            lineage.of(n)[term.index(letter)]
+            for n, term in zip(names, terms, strict=False)
+            if letter in term and n in lineage.data and len(term) == len(lineage.of(n))
         ]
-        if not found:
-            return None
-        axis, moved = max(found, key=lambda f: (size(f[0]), f[1], RANK[kind(f[0])]))
-        result.append(axis if moved else lineage.channels(name, i))
+        best = max(moved, key=lambda axis: (size(axis), RANK[kind(axis)]), default=None)
+        fits = best is not None and size(best) == lineage.shapes[name][i]
+        result.append(best if best is not None and fits else lineage.channels(name, i))
     return tuple(result)
 
 
-def einsum_terms(node: onnx.NodeProto) -> list[str] | None:
-    """Letters of each operand of an Einsum and of its result; None where it leaves some of them out."""
-    equation = str(attribute(node, "equation", "")).replace(" ", "")
-    if "->" not in equation or "." in equation:
+Operands = tuple[list[str], list[int], list[str]]
+
+
+def product_letters(node: onnx.NodeProto, lineage: Lineage) -> Operands | None:
+    """Read a product of tensors as an Einsum writes it.
+
+    Returns
+    -------
+    names : list of str
+        Its operands.
+    ranks : list of int
+        Their numbers of axes.
+    letters : list of str
+        One letter for each axis of each operand, then of the result.
+    """
+    if node.op_type == "Einsum":
+        equation = str(attribute(node, "equation", "")).replace(" ", "")
+        if "->" not in equation or "." in equation:
+            return None
+        left, right = equation.split("->")
+        return list(node.input), [len(t) for t in left.split(",")], [*left.split(","), right]
+    names = [node.input[i] for i in PRODUCTS[node.op_type]]
+    shapes = [lineage.shape(n) for n in names]
+    if node.op_type == "MatMulNBits" and shapes[0] is not None:
+        shapes[1] = (0, 0)  # its weights are packed
+    if shapes[0] is None or shapes[1] is None or not shapes[0] or not shapes[1]:
         return None
-    left, right = equation.split("->")
-    return [*left.split(","), right]
+    ranks = [len(shapes[0]), len(shapes[1])]
+    lead = "abcdefghij"[: max(*ranks, 2) - 2]
+    a = _operand(node, lead, ranks[0], "mx", "A")
+    b = _operand(node, lead, ranks[1], "xn", "B")
+    return names, ranks, [a, b, lead + ("m" if ranks[0] > 1 else "") + ("n" if ranks[1] > 1 else "")]
+
+
+def _operand(node: onnx.NodeProto, lead: str, rank: int, matrix: str, side: str) -> str:
+    """Letters of a factor; FusedMatMul may take it with its axes turned around."""
+    if rank == 1:
+        return "x"
+    matrix = matrix[::-1] if attribute(node, f"trans{side}", 0) else matrix
+    own = lead[len(lead) - rank + 2 :]
+    return matrix[0] + own + matrix[1] if attribute(node, f"transBatch{side}", 0) else own + matrix
 
 
 RULES: dict[str, Rule] = {
@@ -355,6 +372,5 @@ RULES: dict[str, Rule] = {
     "Pad": _pad,
     "Expand": _expand,
     "Tile": _expand,
-    "Einsum": _einsum,
     "EmbedLayerNormalization": _embedding,
 }

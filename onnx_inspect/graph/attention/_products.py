@@ -9,15 +9,18 @@ import onnx
 from onnx_inspect.graph.attention._recipe import EXACT, QUANTISED, Sketch, tolerance_of
 from onnx_inspect.graph.constants import attribute
 from onnx_inspect.graph.factors import Axes, Axis
-from onnx_inspect.graph.lineage import PRODUCTS, Lineage, einsum_terms
+from onnx_inspect.graph.lineage import PRODUCTS, Lineage, product_letters
 
 Letters = tuple[str, str, str]
 
-SCALES = {  # operators that say their factors' scales and zero points: positions of both for each
+# Operators that say their factors' scales and zero points: positions of both; none for a factor of real numbers.
+SCALES: dict[str, tuple[tuple[int, int] | None, tuple[int, int] | None]] = {
     "QLinearMatMul": ((1, 2), (4, 5)),
     "QGemm": ((1, 2), (4, 5)),
     "MatMulIntegerToFloat": ((2, 4), (3, 5)),
+    "DynamicQuantizeMatMul": (None, (2, 3)),
 }
+BIAS = {"MatMulIntegerToFloat": 6, "DynamicQuantizeMatMul": 4}  # position of what is added to the product
 
 
 @dataclass(frozen=True)
@@ -46,30 +49,24 @@ class Product:
 
 
 def product(node: onnx.NodeProto, lineage: Lineage) -> Product | None:
-    """Read a node as a product; None where it is none, or shapes are unknown."""
-    if node.op_type == "Einsum":
-        terms = einsum_terms(node)
-        if terms is None or len(terms) != 3 or any(len(set(t)) < len(t) for t in terms):
-            return None
-        return Product(node, (node.input[0], node.input[1]), (terms[0], terms[1], terms[2]))
-    if node.op_type not in PRODUCTS or node.op_type == "MatMulNBits":
+    """Read a node as a product of two tensors; None where it is none, or shapes are unknown."""
+    if node.op_type != "Einsum" and (node.op_type not in PRODUCTS or node.op_type == "MatMulNBits"):
         return None
-    left, right = (node.input[i] for i in PRODUCTS[node.op_type])
-    first, second = lineage.shape(left), lineage.shape(right)
-    if first is None or second is None or len(first) < 2 or len(second) < 2:
+    found = product_letters(node, lineage)
+    if found is None or len(found[0]) != 2 or any(len(set(t)) < len(t) for t in found[2]):
         return None
-    lead = "abcdefghij"[: max(len(first), len(second)) - 2]
-    a, b = lead[len(lead) - len(first) + 2 :], lead[len(lead) - len(second) + 2 :]
-    a += "xm" if attribute(node, "transA", 0) else "mx"
-    b += "nx" if attribute(node, "transB", 0) else "xn"
-    return Product(node, (left, right), (a, b, lead + "mn"))
+    names, ranks, letters = found
+    if min(ranks) < 2:
+        return None
+    return Product(node, (names[0], names[1]), (letters[0], letters[1], letters[2]))
 
 
 def real(found: Product, side: int, lineage: Lineage, sketch: Sketch) -> str | None:
     """Give an operand as real numbers: what stands for quantised steps is computed; None where their scale is lost."""
     name, node = found.operands[side], found.node
-    if node.op_type in SCALES:
-        scale, zero = SCALES[node.op_type][side]
+    places = SCALES.get(node.op_type, (None, None))[side]
+    if places is not None:
+        scale, zero = places
         point = node.input[zero] if zero < len(node.input) else ""
         return sketch.add("DequantizeLinear", *filter(None, (name, node.input[scale], point)))
     if node.op_type == "MatMulInteger":
@@ -98,6 +95,9 @@ def outcome(found: Product, lineage: Lineage, sketch: Sketch) -> str | None:
             if not readers:
                 return None
             made = readers[0].output[0]
+    bias = BIAS.get(node.op_type, len(node.input))
+    if bias < len(node.input) and node.input[bias]:
+        made = sketch.add("Sub", made, node.input[bias])
     alpha = float(attribute(node, "alpha", 1.0))
     return made if alpha == 1 else sketch.add("Div", made, sketch.constant(alpha))
 
