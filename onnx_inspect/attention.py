@@ -18,7 +18,7 @@ from onnx_inspect.graph.attention.opened import CHECKS, Selection, opened, sizes
 from onnx_inspect.graph.attention.tokens import place
 from onnx_inspect.graph.batch import batch_axes, fixed_batch
 from onnx_inspect.graph.bind import bind
-from onnx_inspect.graph.factors import beginnings
+from onnx_inspect.graph.factors import Axis, beginnings
 from onnx_inspect.graph.model import Model
 from onnx_inspect.heads import AttentionMap, Attentions
 from onnx_inspect.inputs.batch import Batch
@@ -248,7 +248,15 @@ def _map(
         query_grid=asking.grid if asking is not None else None,
         query_cells=asking.cells if asking is not None else None,
         error=error,
+        key_inputs=_inputs(model, recipe.keys),
+        query_inputs=_inputs(model, recipe.queries),
     )
+
+
+def _inputs(model: Model, axis: Axis) -> tuple[str, ...]:
+    """The model's inputs that an axis comes from."""
+    origins = {base.origin for base in beginnings([axis])}
+    return tuple(spec.name for spec in model.inputs if spec.name in origins)
 
 
 def _notes(found: Sequence[Found], decompose: bool) -> tuple[str, ...]:

@@ -55,6 +55,8 @@ class AttentionMap:
     error : float
         Largest of: how far a row's sum is from 1, and how far the probabilities times the values are from the context
         that the model itself computes, relative to its largest number.
+    key_inputs, query_inputs : tuple of str
+        The model's inputs whose positions keys and queries stand for; empty where that isn't known.
     """
 
     layer: str
@@ -74,6 +76,8 @@ class AttentionMap:
     query_grid: tuple[int, int] | None
     query_cells: Cells | None
     error: float
+    key_inputs: tuple[str, ...] = ()
+    query_inputs: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:

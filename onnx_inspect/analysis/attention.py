@@ -18,7 +18,7 @@ Seen = NDArray[np.bool_]
 EVEN = 0.99  # share of the largest possible entropy from which a head looks at everything alike
 MOSTLY = 0.9  # share of attention from which a head is named by where it goes
 SAME = 0.02  # mean total variation between a query's row and the mean row, below which queries don't count
-FEW = 4  # keys that a row must see to say anything of a head
+FEW = 4  # keys that a row must see to say anything of a head, and rows that must differ
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def statistics(found: AttentionMap, seen: Seen | None = None) -> tuple[HeadStati
                 itself=_mean(at[0], count & np.isfinite(at[0])),
                 previous=_mean(at[-1], count & np.isfinite(at[-1])),
                 following=_mean(at[1], count & np.isfinite(at[1])),
-                movement=_mean(np.abs(p - middle).sum(axis=2) / 2, count),
+                movement=_mean(np.abs(p - middle).sum(axis=2) / 2, count) if count.sum() >= FEW else float("nan"),
             )
         )
     return tuple(result)

@@ -17,6 +17,7 @@ from onnx_inspect.analysis.token_saliency import STRONGEST, TokenMap, TokenPanel
 from onnx_inspect.errors import InputError
 from onnx_inspect.heads import AttentionMap
 from onnx_inspect.inputs.batch import Batch
+from onnx_inspect.inputs.tokens import Tokens
 
 Map = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -94,10 +95,16 @@ def kinds(maps: Sequence[AttentionMap], batch: Batch) -> list[tuple[HeadStatisti
 
 def seen_of(batch: Batch, found: AttentionMap) -> NDArray[np.bool_] | None:
     """Which tokens of each sample are no padding, (N, T); None where the keys aren't those of a text."""
-    if batch.text is None or found.grid is not None:
+    if batch.text is None or found.grid is not None or not _of_text(batch, found.key_inputs):
         return None
     seen = np.stack([~np.array(tokens.padding, bool) for tokens in batch.text.tokens])
     return seen if seen.shape == (found.count, found.probabilities.shape[3]) and found.windows == 1 else None
+
+
+def _of_text(batch: Batch, inputs: Sequence[str]) -> bool:
+    """Whether positions of these inputs are those of the text's tokens; where nobody knows, its length decides."""
+    text = batch.text
+    return text is not None and (not inputs or any(name in (text.name, text.mask) for name in inputs))
 
 
 def over_picture(
@@ -130,7 +137,7 @@ def over_picture(
         f"{found.layer}: attention of {words}, each map on its own scale; the number is its strongest patch's share"
     ]
     if original is not None and any(np.isnan(m.values).any() for m in maps):
-        notes.append(UNSEEN)
+        notes.append(UNSEEN if chosen.any(axis=1).all() else "hatched: outside the query's window")
     if found.windows > 1:
         notes.append(f"{found.windows} windows, put back where they lie in the picture")
     return CamPanel(
@@ -240,31 +247,44 @@ def _labels(
     """How queries and keys are written, which keys are no text, and which of both aren't padding."""
     count, keys = found.probabilities.shape[2:]
     kept = np.arange(count) if found.queries is None else np.array(found.queries)
-    seen = seen_of(batch, found)
-    if batch.text is None or seen is None:
-        prefix = found.prefix_names if found.grid is not None else ()
-        names = [
-            *(f"[{name}]" for name in prefix),
-            *(str(i) for i in range(len(prefix), max(keys, int(kept.max()) + 1))),
-        ]
-        columns = tuple(names[:keys])
-        return (
-            tuple(names[i] for i in kept),
-            columns,
-            tuple(c.startswith("[") for c in columns),
-            (np.arange(count), np.arange(keys)),
-        )
-    tokens = batch.text.tokens[index]
-    places = tokens.shown
-    across = np.flatnonzero(np.isin(kept, places))
-    rows = across if not found.cross else np.arange(count)
-    row_names = tuple(tokens.pieces[kept[i]] if not found.cross else str(kept[i]) for i in rows)
+    columns, special, across = _written(found, found.key_inputs, keys, index, batch)
+    if not found.cross and int(kept.max(initial=0)) < keys:
+        rows, down = columns, across
+    else:
+        rows, _, down = _written(found, found.query_inputs, int(kept.max(initial=0)) + 1, index, batch)
+    shown = np.flatnonzero(np.isin(kept, down))
     return (
-        row_names,
-        tuple(tokens.pieces[i] for i in places),
-        tuple(tokens.words[i] < 0 for i in places),
-        (rows, places),
+        tuple(rows[i] for i in kept[shown]),
+        tuple(columns[i] for i in across),
+        tuple(special[i] for i in across),
+        (shown, across),
     )
+
+
+def _written(
+    found: AttentionMap, inputs: Sequence[str], count: int, index: int, batch: Batch
+) -> tuple[tuple[str, ...], tuple[bool, ...], NDArray[np.intp]]:
+    """How `count` tokens of some inputs are written, which of them are no text, and which aren't padding."""
+    tokens = _tokens(inputs, count, index, batch) if found.grid is None and found.windows == 1 else None
+    if tokens is not None:
+        return tokens.pieces, tuple(word < 0 for word in tokens.words), tokens.shown
+    prefix = tuple(f"[{name}]" for name in found.prefix_names) if found.grid is not None else ()
+    names = (*prefix, *map(str, range(len(prefix), count)))[:count]
+    return names, tuple(name in prefix for name in names), np.arange(count)
+
+
+def _tokens(inputs: Sequence[str], count: int, index: int, batch: Batch) -> Tokens | None:
+    """The tokens that stand at the positions of some inputs: the text's, or those of ids given beside it."""
+    text = batch.text
+    if text is None:
+        return None
+    if _of_text(batch, inputs) and len(text.tokens[index].pieces) == count:
+        return text.tokens[index]
+    for name in inputs:
+        ids = batch.arrays[name]
+        if text.coder is not None and ids.dtype.kind in "iu" and ids.ndim > 1 and ids.shape[-1] == count:
+            return text.coder.read_ids(ids[index : index + 1], None)[0]
+    return None
 
 
 def whole_model(

@@ -16,6 +16,7 @@ from onnx_inspect.render._style import DPI, FAINT, INK, MARGIN, SMALL, WARN, Pag
 SIDE = 84  # pixels: a thumbnail's longer side
 GAP, HEADER = 8, 14  # pixels
 NAMES = 1.5  # inches for the layers' names, at most
+UNKNOWN = (232, 232, 232)  # where a query's window holds no keys
 TYPE = 5.5  # points: of a head's name
 
 
@@ -96,4 +97,5 @@ def _picture(one: Thumbnail, size: tuple[int, int]) -> NDArray[np.uint8]:
     values = style.reduce(np.asarray(one.values), max(size))
     finite = values[np.isfinite(values)]
     colours = style.colourise(np.sqrt(values), style.SEQUENTIAL, 0.0, float(finite.max(initial=0.0)) ** 0.5)
+    colours[~np.isfinite(values)] = UNKNOWN
     return np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.NEAREST))

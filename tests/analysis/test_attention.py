@@ -91,7 +91,7 @@ def test_padding_takes_no_part_in_statistics() -> None:
     padded[:, :, 5:, :] = 1 / 8  # what padding itself looks at
     seen = np.array([[True] * 5 + [False] * 3])
     for alone, within in zip(statistics(heads(small)), statistics(heads(padded), seen), strict=True):
-        for key in alone.__dataclass_fields__:
+        for key in set(alone.__dataclass_fields__) - {"head"}:
             assert getattr(within, key) == pytest.approx(getattr(alone, key), rel=1e-12), key
 
 
