@@ -22,6 +22,7 @@ from onnx_inspect.inputs.labels import read_labels
 from onnx_inspect.inputs.preprocess import Preprocess
 from onnx_inspect.inputs.read import read as read_inputs
 from onnx_inspect.inputs.samples import Demand, from_array
+from onnx_inspect.inputs.text import beside
 from onnx_inspect.methods import explain_all
 from onnx_inspect.targets import EveryClass, Target, parse
 from onnx_inspect.trace import save_arrays
@@ -105,19 +106,24 @@ class Explanation(Attribution):
         return png(self._figure())
 
     def _panel(self, index: int) -> saliency.CamPanel:
+        if self.batch.read_as is not None:
+            raise InputError("a text has no map over a picture: take .values, or .save(FILE.png), which draws it")
         return saliency.of_batch([self], index, self.batch)
 
     def _figure(self) -> Any:
         from onnx_inspect.render import _save
-        from onnx_inspect.render import cam as render
+        from onnx_inspect.render._explained import explained
 
-        return _save.drawn(render, [self._panel(n) for n in range(self.batch.n)])
+        render, of_batch = explained(self.batch)
+        return _save.drawn(render, [of_batch([self], n, self.batch) for n in range(self.batch.n)])
 
 
 def explain(
     model: str | Path | Model,
-    inputs: Inputs,
+    inputs: Inputs = (),
     *,
+    text: str | Sequence[str] = (),
+    tokenizer: str | Path | None = None,
     method: str = "recipro-cam",
     layer: str | Sequence[str] | None = None,
     target: str | int | Target | None = None,
@@ -138,6 +144,11 @@ def explain(
     inputs : str, Path, sequence of them, ndarray, or Batch
         Files, folders or globs; a uint8 picture (H, W, 3) or several (N, H, W, 3), which go through the preprocess; or
         an array as the network is fed, (N, C, H, W) float32 or whatever it takes.
+    text : str or sequence of str
+        Sentences, for a model that takes ids; ``A ||| B`` is a pair. Explain them by ``method="occlusion"`` or another
+        method that needs no layer.
+    tokenizer : str or Path, optional
+        The model's ``tokenizer.json``; the one beside it where None.
     method : str
         As on the command line: ``recipro-cam``, ``score-cam``, ...
     layer : str or sequence of str, optional
@@ -177,7 +188,8 @@ def explain(
     (('star',), (1, 64, 64), (64, 64, 3))
     """
     net = model if isinstance(model, Model) else read_model(model)
-    batch = inputs if isinstance(inputs, Batch) else _read(net, inputs, preprocess, labels, seed)
+    said = [text] if isinstance(text, str) else list(text)
+    batch = inputs if isinstance(inputs, Batch) else _read(net, inputs, preprocess, labels, seed, said, tokenizer)
     found, _ = explain_all(
         net,
         batch,
@@ -213,8 +225,10 @@ def _read(
     preprocess: Preprocess | str | Path | Mapping[str, Any] | None,
     labels: str | Path | Sequence[str] | None,
     seed: int,
+    text: Sequence[str],
+    tokenizer: str | Path | None,
 ) -> Batch:
-    """Make a batch of files or of an array."""
+    """Make a batch of files, texts or of an array."""
     if isinstance(preprocess, Mapping):
         preprocess = json.dumps(dict(preprocess))
     made = str(preprocess) if isinstance(preprocess, Path) else preprocess
@@ -224,7 +238,16 @@ def _read(
         batch = _of_array(net, inputs, made, read_labels(file, net.metadata))
     else:
         words = [str(inputs)] if isinstance(inputs, str | Path) else [str(one) for one in inputs]
-        batch = read_inputs(net.inputs, words, preprocess=made, metadata=net.metadata, seed=seed, labels=file)
+        batch = read_inputs(
+            net.inputs,
+            words,
+            preprocess=made,
+            metadata=net.metadata,
+            seed=seed,
+            labels=file,
+            texts=text,
+            tokenizer=Path(tokenizer) if tokenizer is not None else beside(net.source) if text else None,
+        )
     return replace(batch, labels=names) if names is not None else batch
 
 

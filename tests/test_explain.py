@@ -122,3 +122,16 @@ def test_importing_the_package_is_light_and_its_names_come_when_asked_for() -> N
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
     with pytest.raises(AttributeError, match="no attribute 'explane'"):
         _ = onnx_inspect.explane  # type: ignore[attr-defined]
+
+
+def test_a_text_is_explained_by_its_tokens(fixtures: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers", reason="texts need the package tokenizers")
+    text = "We loved the music."
+    found = onnx_inspect.explain(fixtures / "sentiment.onnx", text=text, method="occlusion")
+    assert found.values.shape == (1, 1, 7)
+    assert found.batch.text is not None
+    assert found.batch.text.tokens[0].pieces[int(found.values[0, 0].argmax())] == "loved"
+    found.save(tmp_path / "text.png")
+    assert (tmp_path / "text.png").stat().st_size > 5000
+    with pytest.raises(InputError, match="a text has no map over a picture"):
+        found.overlay()

@@ -94,14 +94,6 @@ def hidden(batch: Batch, way: str | None, words: bool, settings: Settings) -> Ba
     return replace(batch, text=chosen)
 
 
-def explained(batch: Batch) -> tuple[Any, Any]:
-    """Renderer of a batch's attributions, and what gathers its panels: a text's tokens, or pictures and signals."""
-    from onnx_inspect.analysis import saliency, token_saliency
-    from onnx_inspect.render import cam, tokens
-
-    return (tokens, token_saliency.of_batch) if batch.read_as else (cam, saliency.of_batch)
-
-
 def _check_vocabulary(model: Model, batch: Batch, settings: Settings) -> None:
     """Refuse ids that the model's table doesn't have, as another model's tokenizer gives them."""
     from onnx_inspect.graph.embedding import embedding_rows

@@ -101,7 +101,6 @@ def command(
     from onnx_inspect.cli._session import (
         emit,
         engines,
-        explained,
         figure_paths,
         hidden,
         read_batch,
@@ -111,6 +110,7 @@ def command(
         stem,
     )
     from onnx_inspect.methods import explain_all
+    from onnx_inspect.render._explained import explained
     from onnx_inspect.targets import parse
     from onnx_inspect.trace import save_arrays
 
