@@ -49,6 +49,15 @@ def layers(
     return found
 
 
+def pair(
+    a: str, b: str, inputs: Sequence[str], settings: Settings, *, preprocess_b: str | None = None
+) -> tuple[Model, Batch, Model, Batch]:
+    """Read two models, and the same inputs as each of them takes them."""
+    first, second = read_model(a), read_model(b)
+    one, two, _ = batches(first, second, inputs, settings, preprocess_b=preprocess_b)
+    return first, one, second, two
+
+
 def batches(
     first: Model, second: Model, inputs: Sequence[str], settings: Settings, *, preprocess_b: str | None = None
 ) -> tuple[Batch, Batch, list[tuple[str, str]]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,6 +17,7 @@ from onnx_inspect.cli._options import (
     out_option,
     shared,
 )
+from onnx_inspect.cli._views import VIEW_OPTIONS
 
 LIMIT_OPTIONS = (
     click.option("--atol", type=click.FloatRange(min=0), metavar="X", help="Limit: |a - b| <= atol + rtol * |a|."),
@@ -30,7 +33,7 @@ LIMIT_OPTIONS = (
 @inputs_argument
 @click.option("--preprocess-b", metavar="PRESET|FILE", help="B's preprocessing, where it isn't A's.")
 @out_option
-@shared(LIMIT_OPTIONS, INPUT_OPTIONS, RUN_OPTIONS, COMMON_OPTIONS)
+@shared(VIEW_OPTIONS, LIMIT_OPTIONS, INPUT_OPTIONS, RUN_OPTIONS, COMMON_OPTIONS)
 def command(
     a: str,
     b: str,
@@ -42,6 +45,7 @@ def command(
     max_flips: int | None,
     out: Path | None,
     settings: Settings,
+    **views: Any,
 ) -> None:
     r"""Compare model B with A on each INPUT, layer by layer, and name the layer that causes the difference.
 
@@ -49,13 +53,23 @@ def command(
     convention; without INPUT, four random ones. The error of a layer is given as it accumulates, and alone: with A's
     activations fed into B. Exit code 1 where the outputs disagree, or a limit is broken.
 
+    Other views: --cam METHOD compares where both look, flagging pictures that are predicted alike for another reason;
+    --cka tells which layers are alike, whatever the architectures.
+
     \b
     Example:  onnx-inspect compare net.onnx net.int8.onnx cat.jpg dog.jpg --min-cosine 0.98 -o compared/
+              onnx-inspect compare net.onnx net.int8.onnx photos/ --cam recipro-cam --min-rank-correlation 0.8
+              onnx-inspect compare teacher.onnx student.onnx photos/ --cka
     """
     from onnx_inspect.analysis.comparison import Limits
     from onnx_inspect.analysis.differences import Tolerance
-    from onnx_inspect.cli._compare import layers
+    from onnx_inspect.cli import _compare, _views
 
+    if (asked := _views.Views(**views)).wanted:
+        read = partial(_compare.pair, a, b, inputs, settings, preprocess_b=preprocess_b)
+        raise SystemExit(_views.show(read, asked, settings, max_flips=max_flips, out=out))
     tolerance = None if atol is None and rtol is None else Tolerance(atol or 0.0, rtol or 0.0)
-    found = layers(a, b, inputs, Limits(tolerance, min_cosine, max_flips), settings, preprocess_b=preprocess_b, out=out)
+    found = _compare.layers(
+        a, b, inputs, Limits(tolerance, min_cosine, max_flips), settings, preprocess_b=preprocess_b, out=out
+    )
     raise SystemExit(0 if found.agree else 1)

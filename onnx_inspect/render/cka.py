@@ -8,6 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patheffects import withStroke
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from onnx_inspect.analysis.cka import Likeness
 from onnx_inspect.render import _style as style
@@ -31,6 +34,26 @@ class LikenessView:
     model_a: str
     model_b: str
     likeness: Likeness
+
+
+def show(found: Likeness, console: Console | None = None) -> None:
+    """Print the layer of B that is nearest to each of A's, and the layer on the best path."""
+    console = console or Console()
+    table = Table(box=None, pad_edge=False)
+    for heading in ("layer of A", "nearest of B"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("CKA", justify="right", no_wrap=True)
+    table.add_column("on the path", overflow="fold")
+    table.add_column("", overflow="fold")
+    for row, name in enumerate(found.a):
+        column, step = found.nearest[row], found.path[row]
+        near = "-" if column is None else found.b[column]
+        value = "-" if column is None else f"{found.values[row, column]:.3f}"
+        note = "" if found.above_chance(row) else "no nearer than chance"
+        table.add_row(escape(name), escape(near), value, "-" if step is None else escape(found.b[step]), note)
+    console.print(table)
+    words = f"mean CKA along the path {found.path_mean:.3f}, over {found.samples} inputs; alike doesn't mean equal"
+    console.print(words, soft_wrap=True, highlight=False)
 
 
 def figure_size(view: LikenessView) -> tuple[float, float]:

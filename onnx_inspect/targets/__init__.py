@@ -11,7 +11,7 @@ from onnx_inspect.targets._pixels import segmenter
 from onnx_inspect.targets._plane import to_picture
 from onnx_inspect.targets._scores import are_probabilities, dequantised, label, matrix, probabilities
 from onnx_inspect.targets.box import BoxTarget
-from onnx_inspect.targets.category import ClassTarget, EveryClass
+from onnx_inspect.targets.category import ClassTarget, EveryClass, GivenClasses
 from onnx_inspect.targets.contrast import ContrastTarget
 from onnx_inspect.targets.output import OutputTarget
 from onnx_inspect.targets.region import RegionTarget
@@ -28,6 +28,7 @@ __all__ = [
     "EveryClass",
     "Fixed",
     "Floats",
+    "GivenClasses",
     "Index",
     "OutputTarget",
     "Outputs",

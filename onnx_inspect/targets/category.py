@@ -127,6 +127,36 @@ class EveryClass(Target):
         raise TargetError("'all' is one map for each class: explain the classes one by one")
 
 
+@dataclass(frozen=True)
+class GivenClasses(Target):
+    """A class of its own for each input, chosen elsewhere: by another model, for one.
+
+    Attributes
+    ----------
+    indices : tuple of int
+    """
+
+    indices: tuple[int, ...]
+
+    def describe(self) -> str:
+        """Give its word."""
+        return "given"
+
+    def tensors(self, context: Context) -> tuple[str, ...]:
+        """Name the class scores."""
+        return (scores_of(context),)
+
+    def fix(self, context: Context, outputs: Outputs) -> FixedClass:
+        """Take the classes as they are."""
+        name = scores_of(context)
+        scores = matrix(outputs[name])
+        if wrong := [index for index in self.indices if not 0 <= index < scores.shape[1]]:
+            ClassTarget(wrong[0]).indices(scores)  # says so
+        words = tuple(label(context.batch.labels, index) for index in self.indices)
+        classes = np.array(self.indices, np.intp)
+        return FixedClass(words, classes, (), name, scores.shape[1], squash_of(context, scores))
+
+
 def parse(text: str, options: Options) -> tuple[Target, ...]:
     """Read a class index, a label (whole, a synonym, or a unique part), ``top-3`` (three targets) or ``all``.
 

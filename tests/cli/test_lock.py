@@ -230,7 +230,7 @@ def test_non_finite_values_are_drift(run: Run, locked: Path, tmp_path: Path) -> 
     assert "NaN" in result.json["first"]["drift"]
 
 
-FAILURES = {
+FAILURES: dict[str, tuple[Callable[[Path], list[Any]], int, str]] = {
     "another model": (lambda lock: ["verify", FIXTURES / "digits_vit.onnx", lock], 2, "is it another model"),
     "no lockfile": (lambda lock: ["verify", NET, lock.parent / "none.json"], 2, "no such lockfile"),
     "a model as the lock": (lambda lock: ["verify", NET, NET], 2, "no lockfile"),
