@@ -8,18 +8,33 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_inspect.analysis.alignment import align
 from onnx_inspect.analysis.drift import Drift, Limits, drift
 from onnx_inspect.cam._probe import Attribution
 from onnx_inspect.engine import Engine
 from onnx_inspect.errors import TargetError
 from onnx_inspect.graph.model import Model
+from onnx_inspect.graph.spatial import spatial
 from onnx_inspect.inputs.batch import Batch
 from onnx_inspect.methods import explain_all
-from onnx_inspect.scene import Scene
+from onnx_inspect.scene import Scene, concrete_shapes
+from onnx_inspect.subjects import ModelSubject, side
 from onnx_inspect.targets import EveryClass, GivenClasses, Target, parse
 
 Classes = NDArray[np.intp]
 USUAL = Limits()
+SURE = 0.8  # confidence from which on B's layer is taken for A's
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Two models with the same inputs, each as it takes them; `given` says which input of B is which of A's."""
+
+    a: Model
+    inputs_a: Batch
+    b: Model
+    inputs_b: Batch
+    given: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -34,10 +49,7 @@ class Explained:
 
 
 def explain_both(
-    a: Model,
-    inputs_a: Batch,
-    b: Model,
-    inputs_b: Batch,
+    twins: Twins,
     *,
     method: str,
     target: str | None = None,
@@ -56,7 +68,8 @@ def explain_both(
         What to explain in both; the class that A predicts where None. Classes are found in B by their label where both
         models have labels, else by their number.
     layers : (str or None, str or None)
-        Where to look in A and in B; chosen where None.
+        Where to look in A and in B. Chosen where None: in B it is the layer that holds what A's does, where there is
+        one.
 
     Raises
     ------
@@ -78,10 +91,12 @@ def explain_both(
         )
         return found[0]
 
+    a, inputs_a, b, inputs_b = twins.a, twins.inputs_a, twins.b, twins.inputs_b
     first = _parsed(target, inputs_a) if target is not None else None
     view_a, maps_a = explain(a, inputs_a, layers[0], first)
     second = _parsed(target, inputs_b) if target is not None else _partner(view_a, inputs_a, inputs_b, b)
-    view_b, maps_b = explain(b, inputs_b, layers[1], second)
+    same = _counterpart(twins, view_a, make_engine) if layers[1] is None and maps_a.layer else None
+    view_b, maps_b = explain(b, inputs_b, layers[1] or same, second)
     if isinstance(second, GivenClasses):
         _check_count(view_a, view_b)
     classes = _predicted(view_a), _predicted(view_b)
@@ -90,8 +105,26 @@ def explain_both(
     found = drift(maps_a, inputs_a, classes[0], maps_b, inputs_b, classes[1], limits)
     return found, (
         Explained(a.source, inputs_a, maps_a, classes[0], view_a.why),
-        Explained(b.source, inputs_b, maps_b, classes[1], view_b.why),
+        Explained(b.source, inputs_b, maps_b, classes[1], "it holds what A's layer does" if same else view_b.why),
     )
+
+
+def _counterpart(twins: Twins, view: Scene, make_engine: Callable[[Model], Engine]) -> str | None:
+    """B's layer that holds what A's does, by the values of both; None where none surely does, or it holds no maps."""
+    assert view.layer is not None
+    subjects = (
+        ModelSubject(twins.a, twins.inputs_a, make_engine),
+        ModelSubject(twins.b, twins.inputs_b, make_engine),
+    )
+    alignment = align(side(subjects[0]), side(subjects[1]), twins.given)
+    name = view.layer.output.name
+    match = next((m for m in alignment.matches if name in (m.a, *m.a_tied)), None)
+    if match is None or match.confidence < SURE:
+        return None
+    shapes = concrete_shapes(twins.b, twins.inputs_b)
+    readings = spatial(twins.b, shapes)
+    own = (alignment.partner(name), match.b, *match.b_tied)
+    return next((tensor for tensor in own if tensor in readings and readings[tensor].form != "flat"), None)
 
 
 def _parsed(text: str, batch: Batch) -> Target:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from onnx_inspect.analysis.comparison import Comparison, Limits
     from onnx_inspect.graph.model import Model
     from onnx_inspect.inputs.batch import Batch
+    from onnx_inspect.reasons import Twins
 
 RANDOM = 4  # inputs that are made up where none are named
 
@@ -49,13 +50,13 @@ def layers(
     return found
 
 
-def pair(
-    a: str, b: str, inputs: Sequence[str], settings: Settings, *, preprocess_b: str | None = None
-) -> tuple[Model, Batch, Model, Batch]:
+def pair(a: str, b: str, inputs: Sequence[str], settings: Settings, *, preprocess_b: str | None = None) -> Twins:
     """Read two models, and the same inputs as each of them takes them."""
+    from onnx_inspect.reasons import Twins
+
     first, second = read_model(a), read_model(b)
-    one, two, _ = batches(first, second, inputs, settings, preprocess_b=preprocess_b)
-    return first, one, second, two
+    one, two, given = batches(first, second, inputs, settings, preprocess_b=preprocess_b)
+    return Twins(first, one, second, two, tuple(given))
 
 
 def batches(

@@ -16,9 +16,7 @@ from onnx_inspect.errors import MethodError
 if TYPE_CHECKING:
     from onnx_inspect.analysis.drift import Drift, Limits
     from onnx_inspect.analysis.saliency import CamPanel
-    from onnx_inspect.graph.model import Model
-    from onnx_inspect.inputs.batch import Batch
-    from onnx_inspect.reasons import Explained
+    from onnx_inspect.reasons import Explained, Twins
 
 WORST = 6  # pictures under the chart
 EACH = 24  # pictures that get a figure of their own
@@ -37,9 +35,7 @@ class Asked:
     out: Path | None = None
 
 
-def reasons(
-    a: Model, inputs_a: Batch, b: Model, inputs_b: Batch, asked: Asked, limits: Limits, settings: Settings
-) -> Drift:
+def reasons(twins: Twins, asked: Asked, limits: Limits, settings: Settings) -> Drift:
     """Explain the inputs by both models, compare, draw, and print.
 
     Raises
@@ -51,10 +47,7 @@ def reasons(
 
     with engines(settings) as make_engine:
         found, sides = explain_both(
-            a,
-            inputs_a,
-            b,
-            inputs_b,
+            twins,
             method=asked.method,
             target=asked.target,
             layers=asked.layers,
@@ -66,8 +59,8 @@ def reasons(
         )
     if not found.compared:
         raise MethodError(
-            f"nothing was compared: on each of the {inputs_a.n} inputs {asked.method} gives one model a flat map; try"
-            " another method, --layer or --target"
+            f"nothing was compared: on each of the {twins.inputs_a.n} inputs {asked.method} gives one model a flat map;"
+            " try another method, --layer or --target"
         )
     for side in sides:
         if side.why and side.attribution.layer:
@@ -78,7 +71,7 @@ def reasons(
         _save(asked.save, found, sides)
     paths = _figures(found, sides, asked.out)
     if settings.as_json:
-        emit({"a": a.source, "b": b.source, **found.to_json(), "figures": [str(path) for path in paths]})
+        emit({"a": twins.a.source, "b": twins.b.source, **found.to_json(), "figures": [str(path) for path in paths]})
     else:
         from onnx_inspect.render.drift import show
 

@@ -13,10 +13,10 @@ from onnx_inspect.cli._options import Settings
 
 if TYPE_CHECKING:
     from onnx_inspect.graph.model import Layer, Model
-    from onnx_inspect.inputs.batch import Batch
+    from onnx_inspect.reasons import Twins
 
 FEW = 30  # inputs: with fewer CKA is mostly noise
-Read = Callable[[], "tuple[Model, Batch, Model, Batch]"]
+Read = Callable[[], "Twins"]
 
 
 def _pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
@@ -83,9 +83,9 @@ def show(read: Read, views: Views, settings: Settings, *, max_flips: int | None,
     """
     if views.cka and views.cam is not None:
         raise click.UsageError("--cka and --cam are two views: ask for one at a time")
-    models = read()
+    twins = read()
     if views.cka:
-        return likeness(*models, views, settings, out=out)
+        return likeness(twins, views, settings, out=out)
     from onnx_inspect.analysis.drift import Limits
     from onnx_inspect.cli._reasons import Asked, reasons
 
@@ -102,26 +102,25 @@ def show(read: Read, views: Views, settings: Settings, *, max_flips: int | None,
         out=out,
     )
     limits = Limits(views.min_rank_correlation, views.min_overlap, max_flips or 0)
-    return 0 if reasons(*models, asked, limits, settings).agree else 1
+    return 0 if reasons(twins, asked, limits, settings).agree else 1
 
 
-def likeness(
-    a: Model, inputs_a: Batch, b: Model, inputs_b: Batch, views: Views, settings: Settings, *, out: Path | None
-) -> int:
+def likeness(twins: Twins, views: Views, settings: Settings, *, out: Path | None) -> int:
     """Draw which layers of two models are alike, and print the nearest layer of B for each of A's."""
     from onnx_inspect.cli._session import emit, engines, figure_paths, save_figure, say, stem
     from onnx_inspect.likeness import likeness as measure
     from onnx_inspect.render import cka as render
 
+    a, b = twins.a, twins.b
     paths = figure_paths(out, ["likeness"])
     ours = _layers(a, views.layers_a)
     theirs = _layers(b, views.layers_b or views.layers_a)
     with engines(settings) as make_engine:
         found = measure(
             a,
-            inputs_a,
+            twins.inputs_a,
             b,
-            inputs_b,
+            twins.inputs_b,
             layers_a=ours,
             layers_b=theirs,
             seed=settings.seed,
