@@ -19,7 +19,7 @@ from onnx_inspect.targets import label
 Floats = NDArray[np.float64]
 Map = NDArray[np.float32]
 TOP = 0.1  # of a map's cells: the strongest, which overlap or don't
-GRID = 64  # cells along the longer side that maps of different resolutions are compared on
+GRID = 64  # cells along the longer side of what maps of different resolutions are compared on
 
 SAME, REASON, PREDICTION, NOTHING = "same", "reason changed", "prediction changed", "no evidence"
 
@@ -56,7 +56,7 @@ class Reasons:
     rank_correlation : float or None
         Spearman's of the two maps' cells, in [-1, 1]; None where a map is flat.
     overlap : float or None
-        Share of the strongest tenth of the cells that both maps have, in [0, 1]; 0.1 by chance.
+        Share of the picture's tenth that is strongest in one map and in the other, too, in [0, 1]; 0.1 by chance.
     verdict : str
         ``same``, ``reason changed`` (though the prediction is the same), ``prediction changed``, ``no evidence``.
     """
@@ -176,9 +176,10 @@ def drift(
     pictures = []
     for n, source in enumerate(inputs_a.sources):
         places = inputs_a.placements[n], inputs_b.placements[n]
-        one, other = on_one_grid((a.values[n], b.values[n]), places)
-        flat = is_flat(a.values[n]) or is_flat(b.values[n])
-        rho, shared = (None, None) if flat else (rank_correlation(one, other), overlap(one, other))
+        maps = a.values[n], b.values[n]
+        flat = is_flat(maps[0]) or is_flat(maps[1])
+        rho = None if flat else rank_correlation(*on_one_grid(maps, places))
+        shared = None if flat else overlap(*on_one_grid(maps, places, fine=True))
         predicted = (_named(classes_a, n, names_a), _named(classes_b, n, names_b))
         pictures.append(
             Reasons(
@@ -194,27 +195,30 @@ def drift(
     return Drift(a.method, (a.layer, b.layer), tuple(pictures), limits)
 
 
-def on_one_grid(maps: Sequence[Map], places: Sequence[Placement | None]) -> tuple[Floats, Floats]:
+def on_one_grid(
+    maps: Sequence[Map], places: Sequence[Placement | None], *, fine: bool = False
+) -> tuple[Floats, Floats]:
     """Bring two raw maps over the same cells of the picture, (cells,) each, only where both networks saw it.
 
-    Maps of one resolution over the same plane are compared as they are. Others go onto the picture, at up to 64 cells
-    along its longer side; without a picture, onto the finer of the two.
+    Maps of one resolution over the same plane are compared as they are, unless `fine`. Others go onto the picture,
+    between the cells as they are drawn, at 64 cells along its longer side; without a picture, onto a grid as fine.
     """
     one, other = maps
     alike = one.shape == other.shape and (places[0] == places[1] or None in places)
-    if not alike:
+    if fine or not alike:
         first, second = places
         if first is not None and second is not None:
             one, other = (_on_picture(values, place) for values, place in zip(maps, (first, second), strict=True))
         else:
-            size = max(one.shape[0], other.shape[0]), max(one.shape[1], other.shape[1])
+            rows, columns = (max(one.shape[axis], other.shape[axis]) for axis in (0, 1))
+            size = GRID if rows > 1 else 1, GRID if columns > 1 else 1
             one, other = ops.resize(one, size), ops.resize(other, size)
     seen = np.isfinite(one) & np.isfinite(other)
     return one[seen].astype(np.float64), other[seen].astype(np.float64)
 
 
 def _on_picture(values: Map, place: Placement) -> Map:
-    factor = min(1.0, GRID / max(place.original))
+    factor = GRID / max(place.original)
     size = max(1, round(place.original[0] * factor)), max(1, round(place.original[1] * factor))
     return replace(place, original=size).to_original(values)
 

@@ -95,6 +95,7 @@ def _save(path: Path, found: Drift, sides: Sequence[Explained]) -> None:
 
 def _figures(found: Drift, sides: tuple[Explained, Explained], out: Path | None) -> list[Path]:
     """An overview of all inputs, and a figure of each where there are several but not too many."""
+    from onnx_inspect.analysis.drift import SAME
     from onnx_inspect.render import cam as render_cam
     from onnx_inspect.render import drift as render
     from onnx_inspect.render._save import check
@@ -103,11 +104,12 @@ def _figures(found: Drift, sides: tuple[Explained, Explained], out: Path | None)
     one_file = out is not None and out.suffix.lower() in (".png", ".svg", ".pdf")
     if one_file and out is not None:
         check(out)
-    panels = {n: _panel(found, sides, models, n) for n in found.order[: WORST if one_file else EACH]}
+    flagged = sorted(found.order, key=lambda n: found.pictures[n].verdict == SAME)  # these first, each in order
+    panels = {n: _panel(found, sides, models, n) for n in flagged[: WORST if one_file else EACH]}
     several = len(found.pictures) > 1 and not one_file
     names = [f"{stem(found.pictures[n].source)}-reasons" for n in panels] if several else []
     paths = figure_paths(out, ["reasons", *names])
-    shown = tuple(panels[n] for n in found.order[:WORST])
+    shown = tuple(panels[n] for n in flagged[:WORST])
     save_figure(render, render.DriftView(models, found, shown), paths[0])
     for path, panel in zip(paths[1:], panels.values(), strict=False):
         save_figure(render_cam, [panel], path)

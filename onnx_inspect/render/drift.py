@@ -22,7 +22,7 @@ from onnx_inspect.render._style import FAINT, INK, MARGIN, SMALL, WARN, Page
 
 # Inches
 CHART = 1.7  # the chart's height
-LEFT, RIGHT = 0.62, 1.55  # its axis, its legend
+LEFT, RIGHT = 0.62, 1.75  # its axis, its legend
 NAMES = 1.1  # of the pictures, below it
 NAMED = 36  # pictures whose names are written
 
@@ -84,7 +84,7 @@ def show(drift: Drift, console: Console | None = None) -> None:
         numbers = ["-" if v is None else f"{v:.3f}" for v in (said.rank_correlation, said.overlap)]
         words = [escape(name or "-") for name in said.predicted]
         verdict = "" if said.verdict == analysis.SAME else said.verdict
-        table.add_row(escape(said.source), *numbers, *words, verdict, style="bold" if verdict else None)
+        table.add_row(escape(_short(said.source)), *numbers, *words, verdict, style="bold" if verdict else None)
     console.print(table)
     median = "unknown" if drift.median is None else f"{drift.median:.3f}"
     console.print(
@@ -93,6 +93,10 @@ def show(drift: Drift, console: Console | None = None) -> None:
         soft_wrap=True,
         highlight=False,
     )
+
+
+def _short(source: str) -> str:
+    return source.replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def figure_size(view: DriftView) -> tuple[float, float]:
@@ -187,8 +191,7 @@ def _name(page: Page, ordered: Sequence[Reasons], top: float, width: float) -> N
         page.text(LEFT + width / 2, top, words, size=SMALL, ha="center", color=FAINT)
         return
     for place, said in enumerate(ordered):
-        name = said.source.replace("\\", "/").rsplit("/", 1)[-1]
         left = LEFT + width * (place + 0.6) / len(ordered)
         colour = INK if said.verdict == analysis.SAME else MARKS[said.verdict][0]
-        shown = style.fit(name, NAMES - 0.15, size=SMALL)
+        shown = style.fit(_short(said.source), NAMES - 0.15, size=SMALL)
         page.text(left, top, shown, size=SMALL, ha="center", rotation=90, color=colour)
