@@ -22,7 +22,7 @@ ORDER = (
     ("trace", "heads", "targets", "inputs", "forms", "stream"),
     ("cam", "analysis", "embed"),
     ("scene", "sections"),
-    ("methods", "smoothing", "attention", "likeness", "locking", "capture", "reasons"),  # what wires methods and engine
+    ("methods", "smoothing", "attention", "likeness", "locking", "capture", "reasons", "tracking", "strips"),  # what wires methods and engine
     ("render",),
     ("api",),  # the facade for Python
     ("cli",),

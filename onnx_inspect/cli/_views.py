@@ -19,10 +19,11 @@ FEW = 30  # inputs: with fewer CKA is mostly noise
 Read = Callable[[], "Twins"]
 
 
-def _pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    from onnx_inspect.cli.cam import pairs
+def pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Read KEY=VALUE words, as `cam` does."""
+    from onnx_inspect.cli import cam
 
-    return pairs(ctx, parameter, values)
+    return cam.pairs(ctx, parameter, values)
 
 
 VIEW_OPTIONS = (
@@ -30,7 +31,7 @@ VIEW_OPTIONS = (
     click.option("--min-cka", type=click.FloatRange(-1, 1), metavar="X", help="Limit of the path's mean, with --cka."),
     click.option("--cam", metavar="METHOD", help="Compare the reasons: both models' maps of each INPUT side by side."),
     click.option("--target", metavar="TARGET", help="What --cam explains.  [default: the class that A predicts]"),
-    click.option("--param", "params", multiple=True, callback=_pairs, metavar="KEY=VALUE", help="The method's."),
+    click.option("--param", "params", multiple=True, callback=pairs, metavar="KEY=VALUE", help="The method's."),
     click.option("--output", metavar="NAME", help="The output that holds the class scores, with --cam."),
     click.option(
         "--min-rank-correlation",

@@ -123,7 +123,7 @@ def test_cka_of_a_network_with_itself_is_one_on_the_diagonal(run: Run, tmp_path:
     assert broken.code in (1, 2)
 
 
-FAILURES = {
+FAILURES: dict[str, tuple[list[Any], int, str]] = {
     "too few inputs": ([NET, NET, PICTURES[0], "--cka"], 2, "at least 4 inputs"),
     "both views": ([NET, NET, PICTURES[0], "--cka", "--cam", "cam"], 2, "one at a time"),
     "unknown method": ([NET, NET, PICTURES[0], "--cam", "magic"], 2, "unknown method 'magic'"),
