@@ -22,7 +22,9 @@ ORDER = (
     ("trace", "heads", "targets", "inputs", "forms", "stream"),
     ("cam", "analysis", "embed"),
     ("scene", "sections"),
-    ("methods", "smoothing", "attention", "likeness", "locking", "capture", "reasons", "tracking", "strips"),  # what wires methods and engine
+    ("methods", "smoothing", "attention", "likeness", "locking", "capture", "reasons", "tracking", "strips"),
+    ("embedding",),
+    ("board",),  # what wires methods and engine
     ("render",),
     ("api",),  # the facade for Python
     ("cli",),
@@ -40,11 +42,13 @@ OWNERS = {
     "PIL": ("onnx_inspect/inputs/", "onnx_inspect/render/", "onnx_inspect/tensorboard.py"),
     "tensorboard": ("onnx_inspect/tensorboard.py",),
     "onnx": ("onnx_inspect/graph/", "onnx_inspect/inputs/", "exporters/"),
-    "sklearn": ("onnx_inspect/cam/", "onnx_inspect/embed/"),
+    "sklearn": ("onnx_inspect/cam/", "onnx_inspect/embed/", "onnx_inspect/analysis/"),
+    "umap": ("onnx_inspect/embed/umap.py",),
+    "openTSNE": ("onnx_inspect/embed/tsne.py",),
     "scipy": ("onnx_inspect/cam/", "onnx_inspect/embed/", "onnx_inspect/analysis/"),
     "exporters": ("exporters/", "onnx_inspect/cli/export.py"),
 }
-LATE = ("sklearn", "scipy", "torch", "tensorboard")  # slow to import: never at the top of a module
+LATE = ("sklearn", "scipy", "torch", "tensorboard", "umap", "openTSNE")  # slow to import: never at the top of a module
 CLI_TOP = ("click", "onnx_inspect.discover", "onnx_inspect.errors", "onnx_inspect._version", "onnx_inspect.cli")
 
 

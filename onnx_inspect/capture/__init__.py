@@ -19,6 +19,6 @@ Examples
 >>> folder.cleanup()
 """
 
-from onnx_inspect.capture.reading import Captured, Sharded, is_capture, open
+from onnx_inspect.capture.reading import Captured, Sharded, described, is_capture, open
 
-__all__ = ["Captured", "Sharded", "is_capture", "open"]
+__all__ = ["Captured", "Sharded", "described", "is_capture", "open"]

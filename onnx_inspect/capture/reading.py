@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_inspect.analysis.pooling import Pool, pool
 from onnx_inspect.capture.plan import Plan
 from onnx_inspect.capture.store import Store, manifest
 from onnx_inspect.errors import InputError, LayerError
+from onnx_inspect.graph.spatial import Spatial
 from onnx_inspect.inputs.dataset_batches import Skipped
 
 
@@ -37,6 +39,11 @@ class Sharded:
     def dtype(self) -> np.dtype[Any]:
         """Of the whole."""
         return self.shards[0].dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self.shards[0].ndim
 
     @property
     def nbytes(self) -> int:
@@ -101,6 +108,10 @@ class Captured:
     skipped : tuple of Skipped
         Samples that couldn't be read.
     pool, model : str
+    forms : mapping of layer name to Spatial or None
+        How the axes of whole maps lie.
+    masked : bool
+        Whether an input says which tokens count; what it said isn't kept.
     """
 
     arrays: Mapping[str, Sharded | NDArray[Any]]
@@ -113,8 +124,10 @@ class Captured:
     outputs: tuple[str, ...] | None
     comparable: bool
     skipped: tuple[Skipped, ...]
-    pool: str
+    pool: Pool
     model: str
+    forms: Mapping[str, Spatial | None]
+    masked: bool = False
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -136,6 +149,27 @@ class Captured:
             raise LayerError(f"layer {layer!r} was not captured; these were: {', '.join(self.layers)}")
         return self.arrays[layer]
 
+    def pooled(self, how: Pool) -> Captured:
+        """The same capture with one vector for each sample.
+
+        Raises
+        ------
+        InputError
+            It was pooled in another way already.
+        LayerError
+            A layer that can't be pooled so.
+        """
+        if self.pool == how:
+            return self
+        if self.pool != "none" or (self.masked and how in ("mean", "max")):
+            kept = f"pooled by {self.pool}" if self.pool != "none" else "without the mask that tells which tokens count"
+            raise InputError(f"activations were captured {kept}: capture them again with --pool {how}")
+        arrays = {}
+        for layer, array in self.arrays.items():
+            parts = array.shards if isinstance(array, Sharded) else (array,)
+            arrays[layer] = np.concatenate([pool(part, how, self.forms.get(layer), layer=layer) for part in parts])
+        return replace(self, arrays=arrays, pool=how)
+
     @property
     def wrong(self) -> NDArray[np.bool_]:
         """Which samples the model misclassifies, as far as that can be told, (N,)."""
@@ -154,6 +188,21 @@ def is_capture(path: str | Path) -> bool:
     return manifest(Path(path).expanduser()) is not None
 
 
+def described(folder: str | Path) -> dict[str, Any]:
+    """What a capture's manifest says of it.
+
+    Raises
+    ------
+    InputError
+        There is no capture.
+    """
+    folder = Path(folder).expanduser()
+    known = manifest(folder)
+    if known is None:
+        raise InputError(f"{folder} holds no capture: make one with onnx-inspect capture MODEL DATASET -o {folder}")
+    return known
+
+
 def open(folder: str | Path, *, partial: bool = False) -> Captured:
     """Open what ``onnx-inspect capture`` wrote.
 
@@ -168,10 +217,7 @@ def open(folder: str | Path, *, partial: bool = False) -> Captured:
     InputError
         No capture, one that isn't complete, or one without any sample.
     """
-    folder = Path(folder).expanduser()
-    known = manifest(folder)
-    if known is None:
-        raise InputError(f"{folder} holds no capture: make one with onnx-inspect capture MODEL DATASET -o {folder}")
+    folder, known = Path(folder).expanduser(), described(folder)
     plan = Plan.from_json(known["plan"])
     store = Store(folder, plan.layers)
     records = [(shard, store.record(shard)) for shard in range(plan.shards)]
@@ -202,6 +248,8 @@ def open(folder: str | Path, *, partial: bool = False) -> Captured:
         skipped=tuple(Skipped(one["source"], one["reason"]) for one in gather("skipped")),
         pool=plan.pool,
         model=str(known.get("model", "")),
+        forms={layer: _form(one) for layer, one in known["forms"].items()},
+        masked=bool(known["masked"]),
     )
 
 
@@ -211,6 +259,10 @@ def _mapped(path: Path) -> NDArray[Any]:
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} can't be read: {error}; run the same capture again to mend it") from error
     return found
+
+
+def _form(values: Any) -> Spatial | None:
+    return Spatial(values["form"], tuple(values["grid"]), values["prefix"]) if values else None
 
 
 def _names(values: Any) -> tuple[str, ...] | None:

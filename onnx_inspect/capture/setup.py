@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from onnx_inspect._version import __version__
 from onnx_inspect.analysis.pooling import Pool, pool
 from onnx_inspect.capture import plan as planning
 from onnx_inspect.capture.plan import Plan
-from onnx_inspect.capture.work import Worker
+from onnx_inspect.capture.work import Worker, is_mask
 from onnx_inspect.engine import Engine, version
 from onnx_inspect.errors import LayerError, TargetError
 from onnx_inspect.graph import classifier as classifiers
@@ -57,12 +57,14 @@ class Job:
 
     plan: Plan
     worker: Worker
+    first: Batch
 
     def about(self) -> dict[str, Any]:
         """What a manifest says besides the plan."""
-        data = self.worker.reader.dataset
-        names = self.naming()
-        return names | {"data": list(data.words), "notes": list(self.worker.reader.notes)}
+        read = self.worker.reader
+        forms = {layer: asdict(form) if form is not None else None for layer, form in self.worker.forms.items()}
+        words = {"data": list(read.dataset.words), "primary": read.demand.primary, "notes": list(read.notes)}
+        return self.naming() | {"forms": forms} | words
 
     def naming(self) -> dict[str, Any]:
         """What the rows' numbers mean."""
@@ -73,6 +75,8 @@ class Job:
             "comparable": read.dataset.comparable,
             "pool": self.plan.pool,
             "model": self.worker.model.source,
+            "forms": self.worker.forms,
+            "masked": any(is_mask(name, array) for name, array in self.first.arrays.items()),
         }
 
 
@@ -161,7 +165,7 @@ def job(
         portion=min(portion, size),
         settings=_settings(source, engine),
     )
-    return Job(plan, Worker(source.model, source.reader, plan, forms, source.classifier, make_engine))
+    return Job(plan, Worker(source.model, source.reader, plan, forms, source.classifier, make_engine), source.first)
 
 
 def _classifier(
@@ -200,8 +204,8 @@ def _settings(source: Source, engine: Engine) -> tuple[tuple[str, str], ...]:
     """How the model is fed and run, as far as it decides a bit of the result."""
     made = source.first.preprocess
     return (
-        ("preprocess", json.dumps(made.to_json()) if made is not None else "none"),
-        ("values", str(sorted(source.reader.values.items()))),
+        ("preprocess", json.dumps(made.to_json()) if made is not None else ""),
+        ("values", json.dumps(sorted(source.reader.values.items()))),
         ("seed", str(source.reader.seed)),
         ("providers", "+".join(engine.wanted)),
         ("threads", str(engine.threads or "")),

@@ -155,6 +155,10 @@ def _trial(first: Batch) -> dict[str, NDArray[Any]]:
     return found
 
 
+def is_mask(name: str, array: NDArray[Any]) -> bool:
+    """Whether an input says which tokens count."""
+    return "mask" in name.lower() and array.ndim == 2
+
+
 def _mask(batch: Batch) -> NDArray[Any] | None:
-    """Which tokens count, where an input says so."""
-    return next((array for name, array in batch.arrays.items() if "mask" in name.lower() and array.ndim == 2), None)
+    return next((array for name, array in batch.arrays.items() if is_mask(name, array)), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnx_inspect.cli._options import Settings
-from onnx_inspect.cli._session import PATIENCE, read_model, say
+from onnx_inspect.cli._session import PATIENCE, say
 from onnx_inspect.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,12 +23,19 @@ if TYPE_CHECKING:
     from onnx_inspect.capture.setup import Job, Source
     from onnx_inspect.engine import Engine
     from onnx_inspect.graph.model import Layer, Model
+    from onnx_inspect.inputs.dataset_batches import Reader
 
 INTERVAL = 10.0  # seconds between lines of progress, where there is no terminal to draw a bar on
+DEFAULT_POOL: Pool = "mean"
 MOST = 3  # broken samples that are named
 
 data_argument = click.argument("data", nargs=-1, metavar="DATASET...")
 output_option = click.option("--output", metavar="NAME", help="The output that holds the class scores.")
+pool_option = click.option(
+    "--pool",
+    type=click.Choice(["mean", "max", "flatten", "cls"]),
+    help=f"What of maps is taken: mean or max over positions, all values, the class token.  [default: {DEFAULT_POOL}]",
+)
 
 
 def source_of(net: Model, data: Sequence[str], settings: Settings, output: str | None = None) -> Source:
@@ -59,6 +67,17 @@ def layers_of(net: Model, asked: Sequence[str]) -> list[Layer]:
     return list(dict.fromkeys(layer for text in asked for layer in net.find(text)))
 
 
+def default_layers(source: Source, most: int, settings: Settings) -> list[Layer]:
+    """Layers evenly along depth; the choice is said."""
+    from onnx_inspect.analysis.depth import along_depth
+
+    chosen = along_depth(source.model, source.shapes, most=most)
+    names = ", ".join(layer.name for layer in chosen)
+    total = len(source.model.layers)
+    say(f"{len(chosen)} of {total} layers, evenly along depth: {names}; choose others with --layer", settings)
+    return list(chosen)
+
+
 def job_of(source: Source, layers: Sequence[Layer], pool: Pool, settings: Settings, shard: int | None = None) -> Job:
     """Plan the capture of some layers."""
     from onnx_inspect.capture.setup import job
@@ -76,27 +95,56 @@ def captured(job: Job, settings: Settings) -> Captured:
     return found
 
 
-def reopened(folder: str, asked: Sequence[str], settings: Settings) -> tuple[Captured, list[str]]:
-    """An earlier capture, and those of its layers that are asked for; all of them by default."""
+def reopened(folder: str, asked: Sequence[str], wanted: Pool | None, settings: Settings) -> tuple[Captured, list[str]]:
+    """An earlier capture, pooled as asked for, and those of its layers that are; all of them by default."""
+    from dataclasses import replace
+    from fnmatch import fnmatchcase
+
     from onnx_inspect.capture import open
 
     found = open(folder)
-    say(f"{folder}: {len(found):,} samples, pooled by {found.pool}: {', '.join(found.layers)}", settings)
-    if not asked:
-        return found, list(found.layers)
     names: dict[str, None] = {}
     for text in asked:
-        matching = _match(text, found.layers)
+        matching = [name for name in found.layers if name == text or fnmatchcase(name, text)]
         names |= dict.fromkeys(matching)
         if not matching:
             found.array(text)  # says which there are
-    return found, [name for name in found.layers if name in names]
+    chosen = [name for name in found.layers if name in names or not asked]
+    found = replace(found, arrays={name: found.arrays[name] for name in chosen})
+    found = found.pooled(wanted or (DEFAULT_POOL if found.pool == "none" else found.pool))
+    say(f"{folder}: {len(found):,} samples, {', '.join(chosen)}, pooled by {found.pool}", settings)
+    return found, chosen
 
 
-def _match(text: str, layers: Sequence[str]) -> list[str]:
-    from fnmatch import fnmatchcase
+def reader_again(folder: str, settings: Settings) -> Reader:
+    """The reader that a capture was made with, for what it didn't keep: pictures."""
+    from dataclasses import replace
 
-    return [name for name in layers if name == text or fnmatchcase(name, text)]
+    from onnx_inspect.capture import described
+    from onnx_inspect.cli._session import read_model
+
+    known = described(folder)
+    values = json.loads(known["plan"]["settings"]["values"])
+    given = replace(
+        settings,
+        named=tuple((name, value) for name, value in values),
+        preprocess=known["plan"]["settings"]["preprocess"] or None,
+        perturb=known["primary"],
+        quiet=True,
+    )
+    return source_of(read_model(known["model"]), known["data"], given).reader
+
+
+@contextmanager
+def limited(settings: Settings) -> Iterator[None]:
+    """Let numerical libraries use as many threads as the options say."""
+    if settings.threads is None:
+        yield
+        return
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(settings.threads):
+        yield
 
 
 def maker(settings: Settings) -> Callable[[Model], Engine]:
@@ -177,6 +225,3 @@ def is_captured(model: str, data: Sequence[str]) -> bool:
     if named and data:
         raise InputError(f"{named[0]} is a capture already, and stands for model and data set: name nothing else")
     return bool(named)
-
-
-__all__ = ["captured", "estimate", "is_captured", "job_of", "layers_of", "maker", "read_model", "reopened", "source_of"]

@@ -42,6 +42,14 @@ def _named(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ..
     return tuple(pairs)
 
 
+def _pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    pairs = [text.partition("=") for text in values]
+    wrong = next((text for text, pair in zip(values, pairs, strict=True) if not pair[0] or not pair[1]), None)
+    if wrong is not None:
+        raise click.BadParameter(f"{wrong!r} is not KEY=VALUE", ctx, parameter)
+    return tuple((key.strip(), value.strip()) for key, _, value in pairs)
+
+
 def _list(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
@@ -101,6 +109,9 @@ layers_option = click.option(
 )
 out_option = click.option(
     "-o", "--out", type=click.Path(path_type=Path), metavar="PATH", help="Where results go: a folder, or one file."
+)
+params_option = click.option(
+    "--param", "params", multiple=True, callback=_pairs, metavar="KEY=VALUE", help="A method's parameter."
 )
 save_option = click.option(
     "--save", type=click.Path(path_type=Path), metavar="FILE.npz", help="Also write the numbers themselves."

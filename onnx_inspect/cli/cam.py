@@ -17,6 +17,7 @@ from onnx_inspect.cli._options import (
     layers_option,
     model_argument,
     out_option,
+    params_option,
     save_option,
     shared,
     target_option,
@@ -29,15 +30,6 @@ if TYPE_CHECKING:
 
 DEFAULT_METHOD = "recipro-cam"
 TEXT_METHOD = "occlusion"  # of texts
-
-
-def pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """Read KEY=VALUE words."""
-    split = [text.partition("=") for text in values]
-    wrong = next((text for text, pair in zip(values, split, strict=True) if not pair[0] or not pair[1]), None)
-    if wrong is not None:
-        raise click.BadParameter(f"{wrong!r} is not KEY=VALUE", ctx, parameter)
-    return tuple((key.strip(), value.strip()) for key, _, value in split)
 
 
 @click.command()
@@ -61,7 +53,7 @@ def pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...
 @click.option("--decoder", metavar="NAME", help="How a detector's boxes are read.  [default: by its outputs' shapes]")
 @click.option("--combine", metavar="WAY", help="One map of all layers: mean, max or product.")
 @click.option("--smooth", metavar="WAY", help="augment: mean of six flips and scales; eigen: principal component.")
-@click.option("--param", "params", multiple=True, callback=pairs, metavar="KEY=VALUE", help="A method's parameter.")
+@params_option
 @click.option("--signed", is_flag=True, help="Also draw what speaks against the target, in a diverging map.")
 @save_option
 @out_option

@@ -62,8 +62,8 @@ def command(
               onnx-inspect capture net.onnx list.csv --layer 'Conv:0' --labels names.txt -o captured/
     """
     from onnx_inspect.capture.local import write
-    from onnx_inspect.cli._dataset import estimate, job_of, layers_of, read_model, source_of, tell_skipped
-    from onnx_inspect.cli._session import emit, say
+    from onnx_inspect.cli._dataset import estimate, job_of, layers_of, source_of, tell_skipped
+    from onnx_inspect.cli._session import emit, read_model, say
     from onnx_inspect.errors import LayerError
 
     net = read_model(model)

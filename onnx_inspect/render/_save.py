@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
 
 from onnx_inspect.atomic import replacing
 from onnx_inspect.errors import OutputError
@@ -41,6 +44,12 @@ def png(figure: Figure) -> bytes:
     with matplotlib.rc_context(SETTINGS):
         figure.savefig(buffer, format="png", dpi=DPI, facecolor=PAPER, **WRITERS[".png"])
     return buffer.getvalue()
+
+
+def pixels(figure: Figure) -> NDArray[np.uint8]:
+    """A figure as a picture, (H, W, 3), uint8."""
+    with Image.open(io.BytesIO(png(figure))) as picture:
+        return np.asarray(picture.convert("RGB"))
 
 
 def save(figure: Figure, path: str | Path, *, dpi: float = DPI) -> None:
