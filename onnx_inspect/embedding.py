@@ -71,7 +71,7 @@ def embed(
         points = module.fit(features, settings)
         measured = quality(features, points, captured.labels, seed=seed)
         axes, marked = _axes(module, features, points), anchors(points, groups)
-        found.append(Projection(layer, _width(captured, layer), points, measured, axes, marked))
+        found.append(Projection(layer, captured.width(layer), points, measured, axes, marked))
         if report is not None:
             report(number, len(layers))
     return Embedding(
@@ -134,10 +134,6 @@ def _in_rows(array: Any) -> Any:
     if isinstance(array, Sharded):
         return Sharded(tuple(part.reshape(len(part), -1) for part in array.shards))
     return pool(array, "flatten", None)
-
-
-def _width(captured: Captured, layer: str) -> int:
-    return int(np.prod(captured.array(layer).shape[1:]))
 
 
 def _axes(module: Any, features: NDArray[np.float32], points: NDArray[np.float32]) -> tuple[str, ...]:

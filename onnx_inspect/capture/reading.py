@@ -149,6 +149,10 @@ class Captured:
             raise LayerError(f"layer {layer!r} was not captured; these were: {', '.join(self.layers)}")
         return self.arrays[layer]
 
+    def width(self, layer: str) -> int:
+        """How many numbers are kept of each sample."""
+        return int(np.prod(self.array(layer).shape[1:]))
+
     def pooled(self, how: Pool) -> Captured:
         """The same capture with one vector for each sample.
 
