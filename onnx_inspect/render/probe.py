@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -96,18 +97,9 @@ def _curve(axes: Axes, result: Probes) -> None:
     axes.errorbar(
         places, accuracy, spread, color=LINE, marker="o", markersize=5, linewidth=1.6, capsize=3, elinewidth=1
     )
+    plain: Any = {"textcoords": "offset points", "ha": "center", "fontsize": SMALL, "color": INK, "path_effects": HALO}
     for x, y in zip(places, accuracy, strict=True):
-        axes.annotate(
-            f"{y:.1%}",
-            (x, y),
-            (0, 8),
-            textcoords="offset points",
-            ha="center",
-            fontsize=SMALL,
-            color=INK,
-            zorder=5,
-            path_effects=HALO,
-        )
+        axes.annotate(f"{y:.1%}", (x, y), (0, 8), zorder=5, **plain)
     axes.set_xlim(-0.5, len(places) - 0.5)
     axes.set_ylim(0, 1.08)
     for side in ("left", "bottom"):
