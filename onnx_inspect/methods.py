@@ -11,6 +11,7 @@ import numpy as np
 
 from onnx_inspect import discover
 from onnx_inspect.analysis import combination
+from onnx_inspect.cam._component import principal_component
 from onnx_inspect.cam._probe import Attribution, Maps, Probe, parse_params
 from onnx_inspect.engine import Engine
 from onnx_inspect.errors import InspectError, LayerError, MethodError, TargetError
@@ -94,7 +95,7 @@ def _smoothed(module: Any, method: str, settings: Any, smooth: str | None) -> Ca
 
 
 def _eigen(probe: Probe) -> Probe:
-    return replace(probe, weigh=combination.principal_component)
+    return replace(probe, weigh=principal_component)
 
 
 @dataclass(frozen=True)

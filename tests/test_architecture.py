@@ -22,7 +22,8 @@ ORDER = (
     ("trace", "heads", "targets", "inputs", "forms", "stream"),
     ("cam", "analysis", "embed"),
     ("scene", "sections"),
-    ("methods", "smoothing", "attention", "likeness", "locking", "capture", "reasons", "tracking", "strips"),
+    ("methods", "smoothing", "attention", "capture"),
+    ("subjects", "measuring", "blaming", "comparing", "likeness", "locking", "reasons", "tracking", "strips"),
     ("embedding",),
     ("board",),  # what wires methods and engine
     ("render",),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_inspect.analysis.combination import principal_component
+from onnx_inspect.cam._component import principal_component
 from onnx_inspect.cam._probe import Maps, Probe
 
 CLASS_AWARE = True

@@ -15,7 +15,7 @@ Examples
 0
 >>> found = capture.open(folder.name + "/digits")
 >>> found.layers, found.array(found.layers[0]).shape, found.labels[:3]
-(('Relu_3',), (1797, 84), array([0, 1, 2]))
+(('node_relu_3',), (1797, 84), array([0, 1, 2]))
 >>> folder.cleanup()
 """
 

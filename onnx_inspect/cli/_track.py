@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnx_inspect.cli._options import Settings
+from onnx_inspect.cli._options import Settings, params_option
 from onnx_inspect.cli._session import emit, engines, figure_paths, read_model, save_figure, say, stem
-from onnx_inspect.cli._views import pairs
 from onnx_inspect.errors import InputError, LayerError
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ VIEW_OPTIONS = (
     click.option("--channel", type=click.IntRange(min=0), metavar="K", help="Its channel.  [default: the strongest]"),
     click.option("--cam", metavar="METHOD", help="Strips of a method's maps instead of a channel."),
     click.option("--target", metavar="TARGET", help="What --cam explains.  [default: the last checkpoint's class]"),
-    click.option("--param", "params", multiple=True, callback=pairs, metavar="KEY=VALUE", help="The method's."),
+    params_option,
     click.option("--tensorboard", type=click.Path(path_type=Path), metavar="DIR", help="Also write event files there."),
 )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnx_inspect.cli._options import Settings
+from onnx_inspect.cli._options import Settings, params_option
 
 if TYPE_CHECKING:
     from onnx_inspect.graph.model import Layer, Model
@@ -19,19 +19,12 @@ FEW = 30  # inputs: with fewer CKA is mostly noise
 Read = Callable[[], "Twins"]
 
 
-def pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """Read KEY=VALUE words, as `cam` does."""
-    from onnx_inspect.cli import cam
-
-    return cam.pairs(ctx, parameter, values)
-
-
 VIEW_OPTIONS = (
     click.option("--cka", is_flag=True, help="Which layers are alike, also of other architectures; 4 inputs or more."),
     click.option("--min-cka", type=click.FloatRange(-1, 1), metavar="X", help="Limit of the path's mean, with --cka."),
     click.option("--cam", metavar="METHOD", help="Compare the reasons: both models' maps of each INPUT side by side."),
     click.option("--target", metavar="TARGET", help="What --cam explains.  [default: the class that A predicts]"),
-    click.option("--param", "params", multiple=True, callback=pairs, metavar="KEY=VALUE", help="The method's."),
+    params_option,
     click.option("--output", metavar="NAME", help="The output that holds the class scores, with --cam."),
     click.option(
         "--min-rank-correlation",

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from onnx_inspect.analysis.combination import combine, principal_component
+from onnx_inspect.analysis.combination import combine
+from onnx_inspect.cam._component import principal_component
 from onnx_inspect.cam._probe import Attribution
 from onnx_inspect.errors import MethodError
 

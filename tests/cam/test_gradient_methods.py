@@ -43,8 +43,8 @@ def along(
 ) -> None:
     """A gradient against central differences in 40 random directions.
 
-    The step is as small as float32 lets it be, since each ReLU that flips between the two points bends the score: errors
-    shrink with the step (8e-2 at 1e-3, 2e-2 at 1e-4 of a mean derivative of 1.3), and are of both signs.
+    The step is as small as float32 lets it be, since each ReLU that flips between the two points bends the score:
+    errors shrink with the step (8e-2 at 1e-3, 2e-2 at 1e-4 of a mean derivative of 1.3), and are of both signs.
     """
     rng, step = np.random.default_rng(0), 1e-4
     directions = rng.normal(size=(40, *at.shape)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Texts become what a model's inputs want: by the tokenizers library itself, by closed forms, and one line for the rest."""
+"""Texts become what a model's inputs want: by the tokenizers library itself, by closed forms, or refused in a line."""
 
 from __future__ import annotations
 
