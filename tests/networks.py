@@ -320,5 +320,5 @@ NETWORKS = {
     "swin": Network(Swin),
     "unet": Network(UNet),
     "bert": Network(Bert, shape=(7,), tokens=40),
-    "recurrent": Network(Recurrent, shape=(6, 4)),
+    "recurrent": Network(Recurrent, shape=(6, 4), layer="layer2"),
 }

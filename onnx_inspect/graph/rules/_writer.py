@@ -177,13 +177,21 @@ class Writer:
 
     def _unknown(self, name: str) -> list[onnx.NodeProto]:
         """Added nodes to look at, in order, before a tensor's type is known."""
-        wanted, waiting = set(), [name]
+        order: dict[int, onnx.NodeProto] = {}
+        waiting = [name]
         while waiting:
-            current = waiting.pop()
-            if current in self._makers and current not in self._specs and current not in wanted:
-                wanted.add(current)
-                waiting.extend(node_inputs(self._makers[current]))
-        return [n for n in self.nodes if any(o in wanted for o in n.output)] if wanted else []
+            current = waiting[-1]
+            node = self._makers.get(current)
+            if node is None or current in self._specs or id(node) in order:
+                waiting.pop()
+                continue
+            before = [n for n in node_inputs(node) if n in self._makers and n not in self._specs]
+            before = [n for n in before if id(self._makers[n]) not in order]
+            if before:
+                waiting.extend(before)
+            else:
+                order[id(node)] = node
+        return list(order.values())
 
     def _infer(self, node: onnx.NodeProto) -> None:
         """Find the types of a node's outputs from those of its inputs."""
