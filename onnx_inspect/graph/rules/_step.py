@@ -205,6 +205,8 @@ class Step:
         given = set().union(*starts.values())
         nodes = [n for n in self.writer.nodes[self.start :] if given.isdisjoint(n.output)]  # casts of inputs aside
         arriving = {name: grad for name, grad in zip(outputs, self.grads, strict=False) if grad}
+        if "" in arriving or sum(map(bool, self.grads)) > len(arriving):
+            raise self.fail("an output is used that has no rule")
         reached = dict(self.sweep(nodes, arriving, given))
         found = {}
         for i, names in starts.items():  # a tensor that is read twice gets its whole gradient once

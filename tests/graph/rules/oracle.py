@@ -69,7 +69,10 @@ def check(
     single = {n: v.astype(np.float32) for n, v in inputs.items()}
     made = run_plainly(plain, single, [output])[output]
     weights = np.random.default_rng(seed).normal(size=made.shape)
-    truth, own = _autograd(formula, inputs, weights) if formula is not None else (None, None)
+    truth, own = None, None
+    if formula is not None:
+        value, truth, own = _autograd(formula, inputs, weights)
+        np.testing.assert_allclose(made, value, rtol=1e-4, atol=1e-5 * max(_scale(value), 1.0))  # the same function
     found = _gradients(plain, single, weights, output)
     wide = None
     if double:
@@ -218,16 +221,21 @@ def _differences(
             assert abs(slope - expected) <= DIFFERENCES * max(size, 1.0), (name, slope, expected)
 
 
-def _autograd(formula: Formula, inputs: Mapping[str, Any], weights: NDArray[np.float64]) -> tuple[Arrays, Arrays]:
+def _autograd(
+    formula: Formula, inputs: Mapping[str, Any], weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], Arrays, Arrays]:
+    """The value, and the gradients in float64 and in float32."""
     torch = _torch()
-    results = []
+    results: list[Arrays] = []
+    values = []
     for dtype in (torch.float64, torch.float32):
         leaves = [torch.tensor(v, dtype=dtype, requires_grad=True) for v in inputs.values()]
         value = formula(*leaves)
+        values.append(value.detach().numpy())
         (value * torch.tensor(weights, dtype=dtype)).sum().backward()
         gradients = [leaf.grad if leaf.grad is not None else torch.zeros_like(leaf) for leaf in leaves]
         results.append({n: g.numpy().astype(np.float64) for n, g in zip(inputs, gradients, strict=True)})
-    return results[0], results[1]
+    return values[0], results[0], results[1]
 
 
 def _torch() -> Any:
