@@ -22,7 +22,7 @@ ORDER = (
     ("trace", "heads", "targets", "inputs", "forms", "stream"),
     ("cam", "analysis", "embed"),
     ("scene", "sections"),
-    ("methods", "smoothing", "attention", "capture"),
+    ("methods", "smoothing", "attention", "capture", "baked"),
     ("subjects", "measuring", "blaming", "comparing", "likeness", "locking", "reasons", "tracking", "strips"),
     ("embedding",),
     ("board",),  # what wires methods and engine

@@ -68,8 +68,13 @@ def windows(recipe: Recipe) -> list[Axis]:
     return [(f,) for role, f in _roles(recipe.lead) if role == "window"]
 
 
-def opened(model: Model, recipes: Sequence[Recipe], wanted: Mapping[str, Selection]) -> Opened:
-    """Return the part of a model that computes some attentions, with what is wanted of them as its outputs."""
+def opened(
+    model: Model, recipes: Sequence[Recipe], wanted: Mapping[str, Selection], *, beside: Sequence[str] = ()
+) -> Opened:
+    """Return the part of a model that computes some attentions, with what is wanted of them as its outputs.
+
+    `beside` names tensors of the model that are outputs too, before them.
+    """
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     _edit(proto.graph, recipes)
@@ -90,7 +95,7 @@ def opened(model: Model, recipes: Sequence[Recipe], wanted: Mapping[str, Selecti
         found.proofs[recipe.layer.name] = proof
         specs |= {n: TensorSpec(n, "float32", (None,) * rank) for n, rank in ((result, 5), (proof, 2))}
     whole = replace(model, proto=proto, tensors={**model.tensors, **specs})
-    names = [*found.probabilities.values(), *found.proofs.values()]
+    names = [*beside, *found.probabilities.values(), *found.proofs.values()]
     return replace(found, model=extract(whole, [i.name for i in model.inputs], names))
 
 

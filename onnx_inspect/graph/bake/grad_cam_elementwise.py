@@ -1,0 +1,12 @@
+"""Grad-CAM elementwise: ``L = sum_k relu(A_k g_k)``."""
+
+from __future__ import annotations
+
+from onnx_inspect.graph.bake._draft import Draft
+
+NEEDS = ("index", "gradient")
+
+
+def write(draft: Draft) -> str:
+    """Write the map down, (N, cells)."""
+    return draft.total(draft.op("Relu", draft.op("Mul", draft.maps, draft.gradient)), 1)
