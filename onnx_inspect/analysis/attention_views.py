@@ -22,6 +22,8 @@ from onnx_inspect.inputs.tokens import Tokens
 Map = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
+CROWDED = 800  # tokens on a page, all heads together, from which only the heads' mean is drawn
+
 
 @dataclass(frozen=True)
 class HeadMatrix:
@@ -215,8 +217,14 @@ def from_query(
     heads = queries.looks(found, index, chosen)[:, 0][:, tokens.shown]  # (heads, T)
     labels = [f"head {s.head}" if found.reduced is None else f"{s.head} of heads" for s in named]
     entries = list(zip(labels, [s.name for s in named], heads, strict=True))
+    notes = [f"{found.layer}: attention of {words}, each head on its own scale"]
     if len(entries) > 1:
         entries.append((f"mean of {len(heads)} heads", "", heads.mean(axis=0)))
+    if len(entries) * len(tokens.shown) > CROWDED:
+        notes += (
+            [f"{len(entries) - 1} heads are too much for one page: choose some with --head"] if len(entries) > 1 else []
+        )
+        entries = entries[-1:]
     written = [tokens.pieces[i] for i in tokens.shown]
     return TokenPanel(
         source=batch.sources[index],
@@ -224,7 +232,7 @@ def from_query(
         glued=tuple(tokens.glued[i] for i in tokens.shown),
         asked=(True,) * len(tokens.shown),
         maps=tuple(_attended(label, name, values, written) for label, name, values in entries),
-        notes=(f"{found.layer}: attention of {words}, each head on its own scale",),
+        notes=tuple(notes),
         signed=False,
     )
 

@@ -60,7 +60,7 @@ def read_batch(model: Model, inputs: Sequence[str], settings: Settings) -> Batch
         texts=settings.texts,
         tokenizer=_tokenizer(model, settings),
     )
-    _check_vocabulary(model, batch, settings)
+    _check_tables(model, batch, settings)
     for note in batch.notes:
         say(note, settings)
     return batch
@@ -94,26 +94,29 @@ def hidden(batch: Batch, way: str | None, words: bool, settings: Settings) -> Ba
     return replace(batch, text=chosen)
 
 
-def _check_vocabulary(model: Model, batch: Batch, settings: Settings) -> None:
-    """Refuse ids that the model's table doesn't have, as another model's tokenizer gives them."""
-    from onnx_inspect.graph.embedding import embedding_rows
+def _check_tables(model: Model, batch: Batch, settings: Settings) -> None:
+    """Refuse ids that the model doesn't know, as another's tokenizer gives them, and texts longer than it takes."""
+    from onnx_inspect.graph.embedding import ids_table, places_table
 
-    if batch.text is None or (table := embedding_rows(model, batch.text.name)) is None:
+    text = batch.text
+    if text is None or text.coder is None or (words := ids_table(model, text.name)) is None:
         return
-    ids = batch.arrays[batch.text.name].reshape(batch.n, -1)
-    if not ids.size or int(ids.max()) < table[1]:
-        return
-    n, place = divmod(int(ids.argmax()), ids.shape[1])
-    coder = batch.text.coder
-    remedy = (
-        f"{coder.source} is another model's tokenizer"
-        if coder and coder.tokenizer and settings.texts
-        else "check the ids"
-    )
-    raise InputError(
-        f"{batch.text.tokens[n].pieces[place]!r} has the id {int(ids.max())}, but {table[0]!r} of {model.source} knows"
-        f" the ids 0 to {table[1] - 1}: {remedy}"
-    )
+    ids = batch.arrays[text.name].reshape(batch.n, -1)
+    if ids.size and int(ids.max()) >= words.rows:
+        n, place = divmod(int(ids.argmax()), ids.shape[1])
+        named = text.coder.tokenizer is not None and settings.texts
+        remedy = f"{text.coder.source} is of another model" if named else "check the ids"
+        raise InputError(
+            f"{text.tokens[n].pieces[place]!r} has the id {int(ids.max())}, but {words.node!r} of {model.source} knows"
+            f" the ids 0 to {words.rows - 1}: {remedy}"
+        )
+    others = [name for part, name in text.coder.parts.items() if part in ("mask", "types")]
+    places = places_table(model, text.name, others)
+    if places is not None and ids.shape[1] > places.rows:
+        raise InputError(
+            f"the text has {ids.shape[1]} tokens, but {places.node!r} of {model.source} knows {places.rows} places:"
+            " give a shorter text, or a tokenizer.json that truncates"
+        )
 
 
 @contextmanager

@@ -203,7 +203,16 @@ def test_another_models_tokenizer_is_noticed(run: Run, tmp_path: Path) -> None:
     result = run("predict", SENTIMENT, "--text", "so good", "--tokenizer", tmp_path / "other.json")
     assert result.code == 2
     assert "'good' has the id 4242" in result.err
-    assert "other.json is another model's tokenizer" in result.err
+    assert "other.json is of another model" in result.err
+
+
+@pytest.mark.parametrize(("words", "fails"), [(46, False), (47, True)])
+def test_a_text_longer_than_the_model_takes_is_one_line(run: Run, words: int, fails: bool) -> None:
+    result = run("predict", SENTIMENT, "--text", "good " * words, "--quiet")
+    assert result.code == (2 if fails else 0)
+    if fails:
+        assert "the text has 49 tokens" in result.err
+        assert "knows 48 places: give a shorter text" in result.err
 
 
 def test_hiding_tokens_of_a_picture_is_refused(run: Run, tmp_path: Path) -> None:
