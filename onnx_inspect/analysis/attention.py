@@ -76,9 +76,10 @@ class HeadStatistics:
         return self.name in ("even", "fixed")
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, with its name."""
-        values = {key: round(float(getattr(self, key)), 6) for key in self.__dataclass_fields__ if key != "head"}
-        return {"head": self.head, **values, "name": self.name, "dead": self.dead}
+        """Everything, with its name; None for what means nothing."""
+        values = {key: float(getattr(self, key)) for key in self.__dataclass_fields__ if key != "head"}
+        known = {key: round(value, 6) if np.isfinite(value) else None for key, value in values.items()}
+        return {"head": self.head, **known, "name": self.name, "dead": self.dead}
 
 
 def statistics(found: AttentionMap, seen: Seen | None = None) -> tuple[HeadStatistics, ...]:

@@ -126,7 +126,8 @@ def _rolled(whole: Attentions | None, batch: Batch, reduce: str, discard: float,
     if whole is None:
         return None
     layers = stack(whole.maps, _length(batch))
-    if not wanted and (why_no_rollout(layers) or layers[-1].grid is None or len(layers) < 2):
+    possible = not whole.refused and not why_no_rollout(layers)
+    if not wanted and (not possible or layers[-1].grid is None or len(layers) < 2):
         return None
     if wanted and whole.refused:
         layer, reason = whole.refused[0]
