@@ -74,7 +74,7 @@ def command(
     out: Path | None,
     settings: Settings,
 ) -> None:
-    r"""Draw what the attention heads of MODEL look at in each INPUT, and print what kind of heads they are.
+    """Draw what the attention heads of MODEL look at in each INPUT, and print what kind of heads they are.
 
     Pictures get a map for each head, their mean and the rollout, over the original; texts a matrix and lines from
     token to token. Every probability was proved against what the model itself computes from it.
