@@ -23,7 +23,8 @@ from onnx_inspect.graph.model import Model
 from onnx_inspect.heads import AttentionMap, Attentions
 from onnx_inspect.inputs.batch import Batch
 
-BUDGET = 256 * 2**20  # bytes of probabilities of one sample that one pass may compute
+BUDGET = 256 * 2**20  # bytes of probabilities that one run may compute, of several samples and layers
+AT_ONCE = 512 * 2**20  # bytes of probabilities of all samples that one group of layers may leave: they exist twice
 LIMIT = 2 * 2**30  # bytes of probabilities that are kept
 REDUCTIONS = ("mean", "max")
 
@@ -82,9 +83,10 @@ def capture(
     wanted = {r.layer.name: _selection(r, heads, queries, reduce) for _, r in recipes}
     _check_size(recipes, wanted, batch.n)
     provider, passes = "", 0
-    for group in _groups(recipes):
+    for group in _groups(recipes, wanted, batch.n):
         one = opened(model, [r for _, r in group], {r.layer.name: wanted[r.layer.name] for _, r in group})
         engine = make_engine(one.model)
+        engine.max_chunk = max(1, min(engine.max_chunk, BUDGET // sum(sizes(r).whole for _, r in group)))
         feeds = {name: batch.arrays[name] for name in (i.name for i in one.model.inputs)}
         values = engine.run(feeds)
         provider, passes = engine.provider, passes + engine.passes
@@ -187,17 +189,20 @@ def _check_size(recipes: Sequence[tuple[int, Recipe]], wanted: Mapping[str, Sele
         )
 
 
-def _groups(recipes: Sequence[tuple[int, Recipe]]) -> list[list[tuple[int, Recipe]]]:
-    """Attentions that are captured in one pass, so that their whole probabilities stay within the budget."""
+def _groups(
+    recipes: Sequence[tuple[int, Recipe]], wanted: Mapping[str, Selection], count: int
+) -> list[list[tuple[int, Recipe]]]:
+    """Attentions that are captured in one go: what one sample computes and what all leave behind stay within budget."""
     groups: list[list[tuple[int, Recipe]]] = []
-    room = 0
+    room = left = 0
     for item in recipes:
-        need = sizes(item[1]).whole
-        if not groups or need > room:
+        own = sizes(item[1])
+        need, kept = own.whole, count * own.fetched(wanted[item[1].layer.name])
+        if not groups or need > room or kept > left:
             groups.append([])
-            room = BUDGET
+            room, left = BUDGET, AT_ONCE
         groups[-1].append(item)
-        room -= need
+        room, left = room - need, left - kept
     return groups
 
 

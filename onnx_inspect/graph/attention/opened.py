@@ -11,7 +11,7 @@ import onnx
 
 from onnx_inspect.graph.attention._recipe import Recipe, Sketch
 from onnx_inspect.graph.factors import Axes, Axis, Factor, size
-from onnx_inspect.graph.model import Model, TensorSpec
+from onnx_inspect.graph.model import Model, TensorSpec, node_inputs
 from onnx_inspect.graph.surgery import extract
 
 CHECKS = ("rows", "context", "scale", "after", "finite")  # columns of the proof; see `_proof`
@@ -75,8 +75,10 @@ def opened(
 
     `beside` names tensors of the model that are outputs too, before them.
     """
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = onnx.ModelProto(ir_version=model.proto.ir_version)  # without its weights: they are copied once, at the end
+    proto.opset_import.extend(model.proto.opset_import)
+    proto.metadata_props.extend(model.proto.metadata_props)
+    proto.graph.node.extend(model.proto.graph.node)
     _edit(proto.graph, recipes)
     found = Opened(model, {}, {})
     specs: dict[str, TensorSpec] = {}
@@ -96,7 +98,16 @@ def opened(
         specs |= {n: TensorSpec(n, "float32", (None,) * rank) for n, rank in ((result, 5), (proof, 2))}
     whole = replace(model, proto=proto, tensors={**model.tensors, **specs})
     names = [*beside, *found.probabilities.values(), *found.proofs.values()]
-    return replace(found, model=extract(whole, [i.name for i in model.inputs], names))
+    return replace(found, model=_weighted(extract(whole, [i.name for i in model.inputs], names), model))
+
+
+def _weighted(part: Model, model: Model) -> Model:
+    """Give a part of a model the weights that it reads."""
+    graph, stored = part.proto.graph, model.proto.graph
+    read = {name for node in graph.node for name in node_inputs(node)}
+    graph.initializer.extend(t for t in stored.initializer if t.name in read)
+    graph.sparse_initializer.extend(t for t in stored.sparse_initializer if t.values.name in read)
+    return part
 
 
 def _edit(graph: onnx.GraphProto, recipes: Sequence[Recipe]) -> None:
