@@ -13,7 +13,7 @@ from onnx_inspect.analysis.comparison import Comparison, Limits, Pair, offence
 from onnx_inspect.analysis.differences import OutputAgreement, agreement, difference
 from onnx_inspect.blaming import Case, suspects
 from onnx_inspect.engine import Engine
-from onnx_inspect.errors import InputError, TargetError
+from onnx_inspect.errors import StrangersError, TargetError
 from onnx_inspect.graph.classifier import find
 from onnx_inspect.graph.model import Model
 from onnx_inspect.graph.points import INPUT
@@ -45,7 +45,7 @@ def compare(
 
     Raises
     ------
-    InputError
+    StrangersError
         Neither tensors nor outputs correspond: nothing can be compared.
     """
     of_a, of_b = side(a), side(b)
@@ -57,7 +57,7 @@ def compare(
     matched = _pairs(a, b, alignment, measured)
     outputs, notes = _outputs(a, b, alignment, exchange, limits)
     if not matched and not outputs:
-        raise InputError(
+        raise StrangersError(
             f"nothing of {a.source} can be compared with {b.source}: no tensor is recognised in the other"
             f" ({len(a.points)} and {len(b.points)}), and no output has the other's size; they are different networks"
         )

@@ -28,6 +28,10 @@ class InputError(InspectError):
     """An input that can't be read, or that doesn't fit the model."""
 
 
+class StrangersError(InputError):
+    """Two models of which nothing corresponds, so that they can't be compared layer by layer."""
+
+
 class TargetError(InspectError):
     """A target (class, label, output) that the model doesn't have."""
 

@@ -50,13 +50,22 @@ def layers(
     return found
 
 
-def pair(a: str, b: str, inputs: Sequence[str], settings: Settings, *, preprocess_b: str | None = None) -> Twins:
-    """Read two models, and the same inputs as each of them takes them."""
+def pair(
+    a: str,
+    b: str,
+    inputs: Sequence[str],
+    settings: Settings,
+    *,
+    preprocess_b: str | None = None,
+    quiet: bool = False,
+) -> Twins:
+    """Read two models, and the same inputs as each of them takes them; `quiet` where the choices were said before."""
     from onnx_inspect.inputs.labels import read_labels
     from onnx_inspect.reasons import Twins
 
     first, second = read_model(a), read_model(b)
-    one, two, given = batches(first, second, inputs, settings, preprocess_b=preprocess_b)
+    said = replace(settings, quiet=settings.quiet or quiet)
+    one, two, given = batches(first, second, inputs, said, preprocess_b=preprocess_b)
     own = read_labels(settings.labels, second.metadata)  # classes may be numbered otherwise
     return Twins(first, one, second, replace(two, labels=own), tuple(given))
 

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnx_inspect.cli._options import Settings, params_option
+from onnx_inspect.cli._session import say
+from onnx_inspect.errors import InputError
 
 if TYPE_CHECKING:
+    from onnx_inspect.analysis.comparison import Comparison
     from onnx_inspect.graph.model import Layer, Model
     from onnx_inspect.reasons import Twins
 
 FEW = 30  # inputs: with fewer CKA is mostly noise
-Read = Callable[[], "Twins"]
+Read = Callable[..., "Twins"]
 
 
 VIEW_OPTIONS = (
@@ -99,9 +102,35 @@ def show(read: Read, views: Views, settings: Settings, *, max_flips: int | None,
     return 0 if reasons(twins, asked, limits, settings).agree else 1
 
 
-def likeness(twins: Twins, views: Views, settings: Settings, *, out: Path | None) -> int:
+def are_strange(found: Comparison) -> bool:
+    """Whether nothing but outputs corresponds: the two are different networks."""
+    outputs = {output.a for output in found.outputs}
+    return not found.identical and all(pair.a in outputs for pair in found.matched)
+
+
+def strangers(read: Read, views: Views, settings: Settings, error: InputError | None, *, out: Path | None) -> int:
+    """Show which layers are alike where none correspond, and that this is no agreement: the exit code is 1.
+
+    Raises
+    ------
+    InputError
+        What `error` says, where there are too few inputs for it; without an error that is only said.
+    """
+    from onnx_inspect.analysis.cka import LEAST
+
+    twins = read(quiet=True)
+    if twins.inputs_a.n < LEAST:
+        if error is not None:
+            raise error
+        say(f"no layers correspond; with {LEAST} inputs or more, --cka tells which are alike", settings)
+        return 1
+    say(str(error) if error is not None else "no layers correspond: which are alike (CKA) is shown instead", settings)
+    return likeness(twins, views, settings, out=out, agree=False) or 1
+
+
+def likeness(twins: Twins, views: Views, settings: Settings, *, out: Path | None, agree: bool | None = None) -> int:
     """Draw which layers of two models are alike, and print the nearest layer of B for each of A's."""
-    from onnx_inspect.cli._session import emit, engines, figure_paths, save_figure, say, stem
+    from onnx_inspect.cli._session import emit, engines, figure_paths, save_figure, stem
     from onnx_inspect.likeness import likeness as measure
     from onnx_inspect.render import cka as render
 
@@ -129,9 +158,17 @@ def likeness(twins: Twins, views: Views, settings: Settings, *, out: Path | None
     if views.save is not None:
         _save(views.save, found)
     save_figure(render, render.LikenessView(stem(a.source), stem(b.source), found), paths[0])
-    agree = None if views.min_cka is None else bool(found.path_mean >= views.min_cka)
+    if views.min_cka is not None and agree is None:
+        agree = bool(found.path_mean >= views.min_cka)
     if settings.as_json:
-        described = {"a": a.source, "b": b.source, "agree": agree, "identical_file": a.digest == b.digest}
+        described: dict[str, Any] = {
+            "a": a.source,
+            "b": b.source,
+            "agree": agree,
+            "identical_file": a.digest == b.digest,
+        }
+        if views.cka is False:  # nothing corresponds
+            described |= {"outputs": [], "matched": [], "unmatched_a": [], "unmatched_b": [], "culprit": None}
         emit(described | {"cka": found.to_json(), "figures": [str(path) for path in paths]})
     else:
         render.show(found)

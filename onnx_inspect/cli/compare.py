@@ -18,6 +18,7 @@ from onnx_inspect.cli._options import (
     shared,
 )
 from onnx_inspect.cli._views import VIEW_OPTIONS
+from onnx_inspect.errors import StrangersError
 
 LIMIT_OPTIONS = (
     click.option("--atol", type=click.FloatRange(min=0), metavar="X", help="Limit: |a - b| <= atol + rtol * |a|."),
@@ -54,7 +55,7 @@ def command(
     activations fed into B. Exit code 1 where the outputs disagree, or a limit is broken.
 
     Other views: --cam METHOD compares where both look, flagging pictures that are predicted alike for another reason;
-    --cka tells which layers are alike, whatever the architectures.
+    --cka tells which layers are alike, whatever the architectures; it is shown by itself where no layers correspond.
 
     \b
     Example:  onnx-inspect compare net.onnx net.int8.onnx cat.jpg dog.jpg --min-cosine 0.98 -o compared/
@@ -65,11 +66,15 @@ def command(
     from onnx_inspect.analysis.differences import Tolerance
     from onnx_inspect.cli import _compare, _views
 
+    read = partial(_compare.pair, a, b, inputs, settings, preprocess_b=preprocess_b)
     if (asked := _views.Views(**views)).wanted:
-        read = partial(_compare.pair, a, b, inputs, settings, preprocess_b=preprocess_b)
         raise SystemExit(_views.show(read, asked, settings, max_flips=max_flips, out=out))
     tolerance = None if atol is None and rtol is None else Tolerance(atol or 0.0, rtol or 0.0)
-    found = _compare.layers(
-        a, b, inputs, Limits(tolerance, min_cosine, max_flips), settings, preprocess_b=preprocess_b, out=out
-    )
+    limits = Limits(tolerance, min_cosine, max_flips)
+    try:
+        found = _compare.layers(a, b, inputs, limits, settings, preprocess_b=preprocess_b, out=out)
+    except StrangersError as error:
+        raise SystemExit(_views.strangers(read, asked, settings, error, out=out)) from None
+    if not settings.as_json and _views.are_strange(found):
+        _views.strangers(read, asked, settings, None, out=out)
     raise SystemExit(0 if found.agree else 1)

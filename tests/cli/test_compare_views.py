@@ -146,3 +146,19 @@ def test_failures_are_one_line_and_write_nothing(
     assert len(result.err.splitlines()) == 1, result.err
     assert telling in result.err
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_where_no_layers_correspond_their_likeness_is_shown_and_nothing_agrees(run: Run, tmp_path: Path) -> None:
+    teacher, student = FIXTURES / "digits_convnet.onnx", FIXTURES / "digits_vit.onnx"
+    result = run("compare", teacher, student, *DIGITS, "-o", tmp_path)
+    assert result.code == 1
+    assert "alike doesn't mean equal" in result.out
+    assert (tmp_path / "likeness.png").is_file()
+    strangers = run("compare", NET, student, *DIGITS, "-o", tmp_path / "b", "--json")
+    assert strangers.code == 1
+    assert strangers.json["agree"] is False
+    assert strangers.json["matched"] == []
+    assert strangers.json["cka"]["samples"] == 4
+    alone = run("compare", NET, student, DIGITS[0], "-o", tmp_path / "c", "--quiet")
+    assert alone.code == 2
+    assert "different networks" in alone.err
