@@ -47,13 +47,19 @@ def show(found: Likeness, console: Console | None = None) -> None:
     table.add_column("", overflow="fold")
     for row, name in enumerate(found.a):
         column, step = found.nearest[row], found.path[row]
-        near = "-" if column is None else found.b[column]
+        near = "-" if column is None else _short(found.b[column])
         value = "-" if column is None else f"{found.values[row, column]:.3f}"
         note = "" if found.above_chance(row) else "no nearer than chance"
-        table.add_row(escape(name), escape(near), value, "-" if step is None else escape(found.b[step]), note)
+        way = "-" if step is None else _short(found.b[step])
+        table.add_row(escape(_short(name)), escape(near), value, escape(way), note)
     console.print(table)
     words = f"mean CKA along the path {found.path_mean:.3f}, over {found.samples} inputs; alike doesn't mean equal"
     console.print(words, soft_wrap=True, highlight=False)
+
+
+def _short(name: str) -> str:
+    """A name that fits in a column; JSON has all of it."""
+    return name if len(name) <= 44 else f"{name[:20]}…{name[-23:]}"
 
 
 def figure_size(view: LikenessView) -> tuple[float, float]:
@@ -110,7 +116,7 @@ class _Plan:
         width = max(LEAST, left + cell * len(found.b) + COLOURBAR + MARGIN)
         lines = style.wrap_lines(_says(found), width - 2 * MARGIN)
         top = style.heading_height(len(lines)) + MARGIN
-        height = top + max(cell * len(found.a) + 0.12 + names[1] + AXIS, TITLE) + MARGIN
+        height = top + max(cell * len(found.a) + 0.18 + names[1] + AXIS, TITLE) + MARGIN
         return _Plan(cell, left, top, width, height, names, lines)
 
     def every(self) -> int:
@@ -167,7 +173,7 @@ def _draw_path(axes: Axes, found: Likeness, cell: float) -> None:
 def _write_numbers(axes: Axes, found: Likeness) -> None:
     for (row, column), value in np.ndenumerate(found.values):
         if np.isfinite(value):
-            text = f"{value:.2f}".replace("-", "−").replace("0.", ".", 1)
+            text = "1" if value > 0.995 else f"{value:.2f}".replace("-", "−").replace("0.", ".", 1)
             colour = "black" if value > 0.6 else "white"
             axes.text(column + 0.46, row + 0.46, text, ha="right", va="bottom", fontsize=SMALL, color=colour)
 
@@ -188,4 +194,4 @@ def _name_columns(page: Page, plan: _Plan, names: tuple[str, ...], model: str, r
         page.text(plan.left + (column + 0.5) * plan.cell, below + 0.08, text, size=SMALL, ha="center", rotation=90)
     extent = max(plan.cell * len(names), TITLE)
     title = style.fit(f"layers of {model}", extent, size=LABEL)
-    page.text(plan.left + extent / 2, below + 0.14 + plan.names[1], title, color=FAINT, ha="center")
+    page.text(plan.left + extent / 2, below + 0.2 + plan.names[1], title, color=FAINT, ha="center")
