@@ -67,7 +67,9 @@ def suspects(case: Case, measured: Sequence[Measured]) -> tuple[Suspect, ...]:
     loud = [m for m in measured if m.local is not None and m.local.noise > SILENT]
     loud.sort(key=lambda m: -_noise(m))
     tried = [(m, _impact(case, m.spot)) for m in loud[:TRIED]]
-    tried.sort(key=lambda entry: -entry[1])
+    most = max((impact for _, impact in tried), default=0.0)
+    # Impacts are measured on few inputs: within a factor of two of the largest, the larger own error decides.
+    tried.sort(key=lambda entry: (-entry[1] if entry[1] < most / 2 else -math.inf, -_noise(entry[0])))
     found = []
     for rank, (m, impact) in enumerate(tried):
         suspect = Suspect(m.spot.a, m.spot.b, "", _noise(m), impact)
@@ -123,7 +125,7 @@ def _explained(case: Case, m: Measured, suspect: Suspect) -> Suspect:
             b=added,
             why=f"B adds the {name.op_type} {name.layer!r}: with A's values in its place the error is gone",
         )
-    reasons = [*_weights(case, one, other), *_settings(case, one, other), *_quantised(m, other)]
+    reasons = [*_settings(case, one, other), *_weights(case, one, other), *_quantised(m, other)]
     if not reasons:
         kinds = one.op_type if one.op_type == other.op_type else f"{one.op_type} of A, {other.op_type} of B"
         reasons = [f"its own error is the largest for the outputs ({kinds})"]

@@ -50,7 +50,7 @@ def compare(
     """
     of_a, of_b = side(a), side(b)
     alignment = align(of_a, of_b, given)
-    places = spots(alignment, b)
+    places = spots(alignment, b, of_b.prints)
     exchange = Exchange(a, b)
     feedable = cuts(places, b, of_b.prints, exchange)
     measured = measure(a, b, places, feedable, of_b.prints, make_engine, tolerance=limits.tolerance)

@@ -17,7 +17,7 @@ from onnx_inspect.engine import Engine
 from onnx_inspect.graph.model import Model
 from onnx_inspect.graph.points import INPUT
 from onnx_inspect.graph.segments import MADE, segments
-from onnx_inspect.graph.steps import Quantisers
+from onnx_inspect.graph.steps import Steps
 from onnx_inspect.subjects import ModelSubject, Subject
 
 Array = NDArray[Any]
@@ -63,7 +63,7 @@ class Exchange:
     """How a spot's values get from one model's form into the other's."""
 
     def __init__(self, a: Subject, b: Subject) -> None:
-        self._quantisers = [Quantisers(s.model) if isinstance(s, ModelSubject) else None for s in (a, b)]
+        self._subjects = a, b
 
     def real(self, side: int, name: str, values: Array) -> Array:
         """Real numbers of one side's tensor: 8-bit integers by their scale."""
@@ -72,10 +72,9 @@ class Exchange:
             return steps.real(values) if steps is not None else values.astype(np.float64)
         return values
 
-    def steps(self, side: int, name: str) -> Any:
+    def steps(self, side: int, name: str) -> Steps | None:
         """What the integers of a tensor stand for; None where nobody says."""
-        quantisers = self._quantisers[side]
-        return quantisers.of(name) if quantisers is not None else None
+        return self._subjects[side].steps(name)
 
     def unknown(self, side: int, name: str, values: Array) -> bool:
         """Whether a tensor holds 8-bit integers whose scale is not known."""
@@ -100,18 +99,23 @@ class Exchange:
         return np.ascontiguousarray(values, dtype) if steps is None else steps.steps(values, dtype)
 
 
-def spots(alignment: Alignment, b: Subject) -> list[Spot]:
-    """All spots of an alignment; what only moves values that are at another spot already is left out."""
+def spots(alignment: Alignment, b: Subject, prints: Mapping[str, Fingerprint]) -> list[Spot]:
+    """All spots of an alignment.
+
+    Of what holds a matched tensor's values in another form, those are spots that may err by themselves: real numbers
+    that come out of a quantiser, or the first of all, where that is in steps.
+    """
     operators = {p.name: p.op_type for p in b.points}
+    place = {p.name: number for number, p in enumerate(b.points)}
     found = []
     for match in alignment.matches:
         found += [Spot(one, other, order, match, True) for one, other, order in match.pairs]
+        first = min((other for _, other, _ in (*match.pairs, *match.further)), key=lambda name: place[name])
         found += [
             Spot(one, other, order, match, False)
             for one, other, order in match.further
-            if operators[other] not in MOVING and operators[other] != INPUT
+            if operators[other] not in (*MOVING, INPUT) and (not prints[other].stepped or other == first)
         ]
-    place = {p.name: number for number, p in enumerate(b.points)}
     return sorted(found, key=lambda spot: place[spot.b])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from onnx_inspect.graph.bind import bind
 from onnx_inspect.graph.memory import tensor_bytes
 from onnx_inspect.graph.model import Model
 from onnx_inspect.graph.points import INPUT, Point, points
+from onnx_inspect.graph.steps import Quantisers, Steps
 from onnx_inspect.graph.surgery import expose
 from onnx_inspect.inputs.batch import Batch
 
@@ -51,6 +53,10 @@ class Subject(Protocol):
     @property
     def digest(self) -> str:
         """SHA-256 of its file; "" where it has none."""
+        ...
+
+    def steps(self, name: str) -> Steps | None:
+        """What the 8-bit integers of a tensor stand for; None where nobody says."""
         ...
 
     def answers(self) -> Arrays:
@@ -116,6 +122,14 @@ class ModelSubject:
     def digest(self) -> str:
         """SHA-256 of the model's file."""
         return self.model.digest
+
+    @cached_property
+    def _quantisers(self) -> Quantisers:
+        return Quantisers(self.model)
+
+    def steps(self, name: str) -> Steps | None:
+        """Scale and zero point of a quantised tensor, where they are constants."""
+        return self._quantisers.of(name)
 
     @property
     def provider(self) -> str:
@@ -184,11 +198,14 @@ def fingerprints(subject: Subject) -> dict[str, Fingerprint]:
             for name, array in subject.values(index, part).items():
                 if array.dtype.kind in "biuf" and array.size:
                     prints.setdefault(name, []).append(sketch(array, len(probes)))
-    return {
-        name: joined(parts)
-        for name, parts in prints.items()
-        if len(parts) == len(probes) and len({part.size for part in parts}) == 1
-    }
+    whole = {name: parts for name, parts in prints.items() if len({part.size for part in parts}) == 1}
+    return {name: _stepped(joined(parts), subject, name) for name, parts in whole.items() if len(parts) == len(probes)}
+
+
+def _stepped(found: Fingerprint, subject: Subject, name: str) -> Fingerprint:
+    """Note what a tensor's 8-bit integers stand for."""
+    steps = subject.steps(name) if found.stepped else None
+    return found if steps is None else replace(found, steps=(steps.scale, steps.zero_point))
 
 
 def side(subject: Subject, weights: Mapping[str, Fingerprint] = {}) -> Side:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_inspect.analysis.fingerprints import Fingerprint, Likeness, closeness, likeness, orders
-from onnx_inspect.analysis.ties import Tied, classes, kind
-from onnx_inspect.graph.points import Point
+from onnx_inspect.analysis.ties import MOVING, QUANTISING, Tied, classes, kind
+from onnx_inspect.graph.points import INPUT, Point
 
 Floats = NDArray[np.float64]
 
@@ -21,6 +21,9 @@ MARGIN = 1.0  # digits by which the best must be closer than the next best
 OVERRULE = 3.0  # the same, where the graph speaks against it
 EVIDENCE = 1.5  # digits, or their worth in neighbours, that a match needs
 LEAD = 0.45  # of the best over the next best, where neighbours decide
+ABSORBED = 0.5  # digits by which a quantised form must be closer than what it is made of, to be more than a form
+PRODUCTS, PRODUCT, SCALINGS = ("Conv", "MatMul"), "product", ("Add", "Mul", "Sub", "BatchNormalization")
+FORMS = MOVING | QUANTISING
 # What other evidence is worth, in digits of closeness
 SAME_PAST, SAME_FUTURE, NEIGHBOURS, SAME_KIND, SAME_WEIGHTS = 1.0, 1.0, 1.0, 0.5, 1.0
 
@@ -129,6 +132,7 @@ def align(a: Side, b: Side, given: Sequence[tuple[str, str]] = ()) -> Alignment:
     while work.by_evidence():
         work.by_values()
     work.by_order()
+    work.attach()
     return work.alignment()
 
 
@@ -141,29 +145,51 @@ class _Work:
         self.likeness = likeness([a.prints[p.name] for p in _known(a)], [b.prints[p.name] for p in _known(b)])
         self.rows, self.columns = _positions(a), _positions(b)
         self.values = self._by_class(self.likeness)
-        self.close: Floats = np.where(self.values >= ALIKE, closeness(self.values), 0)
+        close: Floats = np.where(self.values >= ALIKE, closeness(self.values), 0)
+        self.close = self._without_forms(self._without_forms(close, 1), 0)
         self.sizes = self._comparable()
-        self.past = _equal(_pasts(a, self.of_a), _pasts(b, self.of_b))
-        self.future = _equal(_futures(a, self.of_a), _futures(b, self.of_b))
-        self.kinds = np.array([[one.kind == other.kind for other in self.of_b] for one in self.of_a], bool)
-        self.kinds = self.kinds.reshape(len(self.of_a), len(self.of_b))
+        course_a, course_b = _Course(a, self.of_a), _Course(b, self.of_b)
+        self.past = _equal(course_a.pasts(), course_b.pasts())
+        self.future = _equal(course_a.futures(), course_b.futures())
+        self.kinds = _equal(course_a.kinds, course_b.kinds)
         self.weights = _same_weights(a, b, self.of_a, self.of_b)
-        self.readers = _readers(self.of_a), _readers(self.of_b)
+        self.sources = course_a.sources, course_b.sources
+        self.readers = _readers(course_a.sources), _readers(course_b.sources)
         self.makers_agree = np.zeros(self.values.shape)
         self.readers_agree = np.zeros(self.values.shape)
         self.matched: dict[int, tuple[int, float, str]] = {}
         self.taken: set[int] = set()
+        self.more_a: dict[int, list[int]] = {}  # classes that hold a matched one's values in another form
+        self.more_b: dict[int, list[int]] = {}
 
     # What is known before anything is matched
 
     def _by_class(self, found: Likeness) -> Floats:
-        best = np.zeros((len(self.of_a), len(self.of_b)))
-        for i, one in enumerate(self.of_a):
-            rows = [self.rows[m] for m in one.members]
-            reduced = found.values[rows].max(axis=0)
-            for j, other in enumerate(self.of_b):
-                best[i, j] = max(reduced[self.columns[m]] for m in other.members)
+        """Likeness of the classes: of their members of real numbers, where they have some."""
+        rows = [[self.rows[m] for m in self._telling(0, tied)] for tied in self.of_a]
+        columns = [[self.columns[n] for n in self._telling(1, tied)] for tied in self.of_b]
+        best = np.zeros((len(rows), len(columns)))
+        for i, own in enumerate(rows):
+            reduced = found.values[own].max(axis=0)
+            best[i] = [reduced[held].max() for held in columns]
         return best
+
+    def _telling(self, side: int, tied: Tied) -> list[int]:
+        model = self.sides[side]
+        real = [m for m in tied.members if not model.prints[model.points[m].name].stepped]
+        return real or list(tied.members)
+
+    def _without_forms(self, close: Floats, side: int) -> Floats:
+        """Take out what is merely a quantised form of a closer one: no rival of it."""
+        found, close = (self.of_a, self.of_b)[side], close.T if side == 0 else close
+        for number, tied in enumerate(found):
+            point = self.sides[side].points[tied.members[0]]
+            if point.op_type in QUANTISING and tied.sources and len(close):
+                before = tied.sources[0]
+                other = int(close[:, before].argmax())
+                if 0 < close[other, number] < close[other, before] + ABSORBED:
+                    close[other, number] = 0
+        return close.T if side == 0 else close
 
     def _comparable(self) -> NDArray[np.bool_]:
         """Which classes hold as many elements."""
@@ -196,9 +222,16 @@ class _Work:
             if close[i, j] <= 0 or j_best[j] != i or i in self.matched or j in self.taken:
                 continue
             lead = min(i_lead[i], j_lead[j])
-            against = (rivals[i].any() or rivals[:, j].any()) and not rivals[i, j]
+            others = [y for y in np.flatnonzero(rivals[i]) if not self._form(1, int(y), int(j))]
+            others += [x for x in np.flatnonzero(rivals[:, j]) if not self._form(0, int(x), i)]
+            against = bool(others) and not rivals[i, j]
             if lead >= (OVERRULE if against else MARGIN):
                 self._accept(i, int(j), 1 - 0.5 * 10 ** -min(lead, 6.0), "values")
+
+    def _form(self, side: int, number: int, of: int) -> bool:
+        """Whether a class only holds another one's values in another form, perhaps cut off."""
+        tied = (self.of_a, self.of_b)[side][number]
+        return tied.kind in FORMS and tied.sources == (of,)
 
     def by_evidence(self) -> bool:
         """Accept the pairs that all evidence together puts first, the surest first; tell whether there were any."""
@@ -231,6 +264,36 @@ class _Work:
                     break
             else:
                 return
+
+    def attach(self) -> None:
+        """Add to a match what only moves or quantises its values, too coarsely to be tied to them by value.
+
+        Not where the other model's next step is a Relu without a partner: the quantiser may have swallowed it.
+        """
+        done = set(self.matched), set(self.taken)
+        for i, (j, _, _) in list(self.matched.items()):
+            self.more_a[i] = [] if self._activated(1, j, done[1]) else self._forms(0, i, done[0])
+            self.more_b[i] = [] if self._activated(0, i, done[0]) else self._forms(1, j, done[1])
+
+    def _activated(self, side: int, number: int, done: set[int]) -> bool:
+        """Whether a class is read by a Relu that is not matched."""
+        held = (self.of_a, self.of_b)[side]
+        return any(number in tied.sources and tied.kind == "Relu" and k not in done for k, tied in enumerate(held))
+
+    def _forms(self, side: int, number: int, done: set[int]) -> list[int]:
+        """Unmatched classes that hold one's values in another form, and what is made of those in the same way."""
+        found: list[int] = []
+        waiting = [number]
+        held = (self.of_a, self.of_b)[side]
+        readers = _readers([tied.sources for tied in held])
+        while waiting:
+            for reader in readers[waiting.pop()]:
+                point = self.sides[side].points[held[reader].members[0]]
+                form = point.op_type in FORMS and not point.slot
+                if form and reader not in done and reader not in found:
+                    found.append(reader)
+                    waiting.append(reader)
+        return found
 
     def _alike(self, evidence: Floats, i: int) -> tuple[list[int], list[int]] | None:
         """Rows and columns of equal evidence around row i, where they are as many and nothing else comes near."""
@@ -266,20 +329,28 @@ class _Work:
         return round(min(0.95, 0.5 + 0.08 * support + 0.05 * min(lead, 2) + 0.1 * min(self.close[i, j], 2) / 2), 3)
 
     def _accept(self, i: int, j: int, confidence: float, evidence: str) -> None:
-        self.matched[i] = (j, confidence, evidence)
+        self.matched[i] = (j, float(confidence), evidence)
         self.taken.add(j)
         for x in self.readers[0][i]:
             for y in self.readers[1][j]:
-                self.makers_agree[x, y] += 1 / max(len(self.of_a[x].sources), len(self.of_b[y].sources))
-        for x in self.of_a[i].sources:
-            for y in self.of_b[j].sources:
+                self.makers_agree[x, y] += 1 / max(len(self.sources[0][x]), len(self.sources[1][y]))
+        for x in self.sources[0][i]:
+            for y in self.sources[1][j]:
                 self.readers_agree[x, y] += 1 / max(len(self.readers[0][x]), len(self.readers[1][y]))
 
     # The result
 
     def alignment(self) -> Alignment:
         matches = [self._match(i, *found) for i, found in sorted(self.matched.items())]
-        return Alignment(tuple(matches), self._rest(0, set(self.matched)), self._rest(1, self.taken))
+        done_a = set(self.matched).union(*self.more_a.values())
+        done_b = self.taken.union(*self.more_b.values())
+        return Alignment(tuple(matches), self._rest(0, done_a), self._rest(1, done_b))
+
+    def _members(self, i: int, j: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Points of two matched classes, and of those that hold the same values in another form."""
+        a = [m for k in (i, *self.more_a.get(i, ())) for m in self.of_a[k].members]
+        b = [n for k in (j, *self.more_b.get(i, ())) for n in self.of_b[k].members]
+        return tuple(a), tuple(b)
 
     def _rest(self, side: int, done: set[int]) -> tuple[str, ...]:
         held, found = self.sides[side], (self.of_a, self.of_b)[side]
@@ -287,11 +358,11 @@ class _Work:
 
     def _match(self, i: int, j: int, confidence: float, evidence: str) -> Match:
         a, b = self.sides
-        pairs = self._pairs(i, j)
+        of_a, of_b = self._members(i, j)
+        pairs = self._pairs(of_a, of_b)
         named = tuple((a.points[m].name, b.points[n].name, self._order(m, n)) for m, n in pairs)
         first, paired = named[0], {n for _, n in pairs}
-        unpaired = [n for n in self.of_b[j].members if n not in paired]
-        others = [(self._nearest(i, n), n) for n in unpaired]
+        others = [(max(of_a, key=lambda m: self._fit(m, n)), n) for n in of_b if n not in paired]
         return Match(
             a=first[0],
             b=first[1],
@@ -299,15 +370,15 @@ class _Work:
             likeness=float(self.values[i, j]),
             evidence=evidence,
             order=first[2],
-            a_tied=tuple(a.points[m].name for m in self.of_a[i].members if a.points[m].name != first[0]),
-            b_tied=tuple(b.points[n].name for n in self.of_b[j].members if b.points[n].name != first[1]),
+            a_tied=tuple(a.points[m].name for m in of_a if a.points[m].name != first[0]),
+            b_tied=tuple(b.points[n].name for n in of_b if b.points[n].name != first[1]),
             pairs=named,
             further=tuple((a.points[m].name, b.points[n].name, self._order(m, n)) for m, n in others),
         )
 
-    def _pairs(self, i: int, j: int) -> list[tuple[int, int]]:
+    def _pairs(self, of_a: Sequence[int], of_b: Sequence[int]) -> list[tuple[int, int]]:
         """Members of two matched classes that correspond: real numbers, the same layout and operator go first."""
-        every = itertools.product(enumerate(self.of_a[i].members), enumerate(self.of_b[j].members))
+        every = itertools.product(enumerate(of_a), enumerate(of_b))
         ranked = sorted(((-self._fit(m, n), p + q, m, n) for (p, m), (q, n) in every), key=lambda entry: entry[:2])
         used_a: set[int] = set()
         used_b: set[int] = set()
@@ -319,16 +390,12 @@ class _Work:
                 used_b.add(n)
         return pairs
 
-    def _nearest(self, i: int, n: int) -> int:
-        """The member of A's class that one of B's is most like in form."""
-        return max(self.of_a[i].members, key=lambda m: self._fit(m, n))
-
     def _fit(self, m: int, n: int) -> float:
         one, other = self.sides[0].points[m], self.sides[1].points[n]
         p, q = self.sides[0].prints[one.name], self.sides[1].prints[other.name]
         same = (p.stepped == q.stepped, p.shape == q.shape, kind(one.op_type) == kind(other.op_type))
         ends = one.name in self.sides[0].outputs and other.name in self.sides[1].outputs
-        return 8 * ends + 4 * same[0] + 2 * same[1] + same[2] + (not p.stepped)
+        return 8 * ends + 4 * same[0] + same[1] + 2 * same[2] + (not p.stepped)
 
     def _order(self, m: int, n: int) -> tuple[int, ...]:
         """A's axes in B's layout: told by the values where they are alike, else by the shapes; empty if unchanged."""
@@ -365,41 +432,85 @@ def _leads(scores: Floats) -> tuple[NDArray[np.intp], Floats]:
     return best, top[:, -1] - top[:, -2]
 
 
-def _readers(found: Sequence[Tied]) -> list[list[int]]:
-    readers: list[list[int]] = [[] for _ in found]
-    for number, tied in enumerate(found):
-        for source in tied.sources:
+def _readers(sources: Sequence[Sequence[int]]) -> list[list[int]]:
+    readers: list[list[int]] = [[] for _ in sources]
+    for number, own in enumerate(sources):
+        for source in own:
             readers[source].append(number)
     return readers
 
 
-def _pasts(side: Side, found: Sequence[Tied]) -> list[Any]:
-    """What each class is made by, all the way from the inputs, as one number."""
-    made: list[Any] = []
-    for tied in found:
-        first = side.points[tied.members[0]]
-        size = side.prints[first.name].size
-        sources = [made[s] for s in tied.sources]
-        made.append(hash((tied.kind, first.slot, size, *(sorted(sources) if tied.kind in ("Add", "Mul") else sources))))
-    return made
+class _Course:
+    """What each class comes from and what becomes of it, as numbers that tell the same operators in the same order.
 
+    What the two models may have split or fused counts as one step: a product with the scaling and bias that only it
+    has, anything with the Relu and the quantiser that only it has. Values that are read in quantised form beside
+    their own are the same values.
+    """
 
-def _futures(side: Side, found: Sequence[Tied]) -> list[Any]:
-    """What becomes of each class, all the way to the outputs, as one number."""
-    readers = _readers(found)
-    made: list[Any] = [0] * len(found)
-    for number in range(len(found) - 1, -1, -1):
-        tied = found[number]
-        names = [side.points[m].name for m in tied.members]
-        first = side.points[tied.members[0]]
-        ends = tuple(sorted(side.outputs.index(name) for name in names if name in side.outputs))
-        after = sorted((found[r].sources.index(number), made[r]) for r in readers[number])
-        made[number] = hash((tied.kind, first.slot, side.prints[first.name].size, ends, *after))
-    return made
+    def __init__(self, side: Side, found: Sequence[Tied]) -> None:
+        self.side, self.found = side, found
+        self.readers = _readers([tied.sources for tied in found])
+        self.kinds = [PRODUCT if tied.kind in PRODUCTS else tied.kind for tied in found]
+        self.sources = [list(tied.sources) for tied in found]
+        self.ends: dict[int, int] = {}  # the last part of a step, by its earlier ones
+        self.through: dict[int, int] = {}  # what a class merely holds in another form
+        for number, tied in enumerate(found):
+            before = tied.sources[0] if len(tied.sources) == 1 else None
+            if before is None or not self._continues(tied.kind, before):
+                continue
+            if self._only(before):
+                self.kinds[number], self.sources[number] = self.kinds[before], self.sources[before]
+                self.kinds[before] = found[before].kind
+                self.ends |= {k: number for k, end in self.ends.items() if end == before} | {before: number}
+            elif tied.kind in FORMS:
+                self.through[number] = self.through.get(before, before)
+
+    def _continues(self, kind: str, before: int) -> bool:
+        return kind in FORMS or kind == "Relu" or (kind in SCALINGS and self.kinds[before] == PRODUCT)
+
+    def _only(self, number: int) -> bool:
+        """Whether a class has one reader, and isn't an output."""
+        first = self.side.points[self.found[number].members[0]]
+        names = {self.side.points[m].name for m in self.found[number].members}
+        return len(self.readers[number]) == 1 and not names.intersection(self.side.outputs) and first.op_type != INPUT
+
+    def _form(self, number: int) -> tuple[Any, ...]:
+        first = self.side.points[self.found[number].members[0]]
+        return self.kinds[number], first.slot, self.side.prints[first.name].size
+
+    def pasts(self) -> list[int]:
+        """What each class is made by, all the way from the inputs."""
+        made: list[int] = []
+        for number in range(len(self.found)):
+            if number in self.through:
+                made.append(made[self.through[number]])
+                continue
+            sources = [made[s] for s in self.sources[number]]
+            made.append(hash((*self._form(number), *(sorted(sources) if self.kinds[number] in SCALINGS else sources))))
+        return made
+
+    def futures(self) -> list[int]:
+        """What becomes of each class, all the way to the outputs."""
+        made = [0] * len(self.found)
+        after: list[list[tuple[int, int]]] = [[] for _ in self.found]
+        outputs = self.side.outputs
+        for number in range(len(self.found) - 1, -1, -1):
+            for reader in self.readers[number]:
+                own = [(self.found[reader].sources.index(number), made[reader])]
+                after[number] += after[reader] if reader in self.through else own
+            if number in self.ends:
+                made[number] = made[self.ends[number]]
+                continue
+            names = [self.side.points[m].name for m in self.found[number].members]
+            after[number] += [(-1, outputs.index(name)) for name in names if name in outputs]
+            form = self._form(self.through.get(number, number))
+            made[number] = hash((*form, *sorted(after[number])))
+        return made
 
 
 def _equal(a: Sequence[Any], b: Sequence[Any]) -> NDArray[np.bool_]:
-    return np.asarray(np.array(a, np.int64)[:, None] == np.array(b, np.int64)[None], bool).reshape(len(a), len(b))
+    return np.array([[x == y for y in b] for x in a], bool).reshape(len(a), len(b))
 
 
 def _same_weights(a: Side, b: Side, of_a: Sequence[Tied], of_b: Sequence[Tied]) -> NDArray[np.bool_]:

@@ -29,13 +29,15 @@ class Fingerprint:
     shape : tuple of int
         For one input.
     stepped : bool
-        Whether it holds 8-bit integers, which stand for real numbers by a scale that nobody needs to know here.
+        Whether it holds 8-bit integers, which stand for real numbers by a scale that need not be known.
     rows : ndarray, (P, S), float32
         The same places in each order of the axes (see :func:`orders`): another layout of the same values agrees in one
         row with the first row of this one. NaN is 0, infinities are the largest numbers.
     strange : float
         Share of the sampled elements that are NaN or infinite.
     dtype : str
+    steps : (float, float) or None
+        Scale and zero point of 8-bit integers, where they are known.
     """
 
     shape: tuple[int, ...]
@@ -43,6 +45,7 @@ class Fingerprint:
     rows: NDArray[np.float32]
     strange: float = 0.0
     dtype: str = ""
+    steps: tuple[float, float] | None = None
 
     @property
     def size(self) -> int:

@@ -13,6 +13,7 @@ from onnx_inspect.graph.points import INPUT, Point
 MOVING = frozenset("Identity Reshape Flatten Squeeze Unsqueeze Transpose Dropout Cast CastLike".split())
 QUANTISING = frozenset("QuantizeLinear DequantizeLinear DynamicQuantizeLinear".split())
 SAME = 0.9999  # likeness of values that were only moved or cast, to half precision at worst
+ROUNDED = 0.52  # of a step: rounding changes values by half of one, and a little more in half precision
 CLIPPED = 0.02  # share of a tensor's elements that quantisation may cut off before the two are told apart
 
 # Operators that do the same work under other names.
@@ -107,18 +108,21 @@ def _tied(parent: Point, child: Point, prints: Mapping[str, Fingerprint]) -> boo
         return False
     if child.op_type in MOVING:
         return bool(likeness([before], [after]).values[0, 0] >= SAME)
+    if child.op_type == "DynamicQuantizeLinear":
+        return True  # its steps reach from the smallest value to the largest
     return child.op_type in QUANTISING and _quantised(before, after)
 
 
 def _quantised(before: Fingerprint, after: Fingerprint) -> bool:
-    """Whether one holds the other's values in steps: but for rounding they lie on a line, and few are cut off."""
+    """Whether one holds the other's values in steps: but for rounding they are the same, and few are cut off."""
     fine, coarse = (before, after) if after.stepped or not before.stepped else (after, before)
     x, q = fine.values, coarse.values
+    if coarse.steps is not None:
+        scale, zero = coarse.steps
+        return bool((np.abs(x - (q - zero) * scale) > ROUNDED * scale).mean() <= CLIPPED)
     inside = (q > q.min()) & (q < q.max())
     if inside.sum() < 2 or np.ptp(q[inside]) == 0:
         return bool(np.ptp(x) == 0 or likeness([before], [after]).values[0, 0] >= SAME)
     slope, start = np.polyfit(q[inside], x[inside], 1)
-    gaps = np.diff(np.unique(q))
-    step = abs(slope) * float(gaps.min())
-    cut = np.abs(x - (slope * q + start)) > 1.5 * step
-    return bool(cut.mean() <= CLIPPED)
+    step = abs(slope) * float(np.diff(np.unique(q)).min())
+    return bool((np.abs(x - (slope * q + start)) > 3 * ROUNDED * step).mean() <= CLIPPED)

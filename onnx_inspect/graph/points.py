@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 from onnx_inspect.graph.dependence import dependent
@@ -36,7 +37,9 @@ class Point:
 
 
 def points(model: Model) -> tuple[Point, ...]:
-    """All points of a model's main graph, makers first; what only constants and shapes decide is left out.
+    """All points of a model's main graph, makers first.
+
+    What only constants and shapes decide is left out, and scales and zero points that a quantiser measures.
 
     Examples
     --------
@@ -46,6 +49,7 @@ def points(model: Model) -> tuple[Point, ...]:
     """
     live = dependent(model.proto.graph, [spec.name for spec in model.inputs])
     live -= {name for name in live if model.tensor(name).dtype in ("string", "sequence", "map", "optional")}
+    live -= _ranges(model, live)
     found = [Point(spec.name, INPUT, spec.name) for spec in model.inputs if spec.name in live]
     for node in model.proto.graph.node:
         sources = tuple(name for name in node_inputs(node) if name in live)
@@ -55,3 +59,14 @@ def points(model: Model) -> tuple[Point, ...]:
             if name and name in live
         ]
     return tuple(found)
+
+
+def _ranges(model: Model, live: Set[str]) -> set[str]:
+    """Scales and zero points that DynamicQuantizeLinear measures, and what is made of nothing else."""
+    found: set[str] = set()
+    for node in model.proto.graph.node:
+        if node.op_type == "DynamicQuantizeLinear":
+            found.update(node.output[1:])
+        elif found and (reads := [name for name in node_inputs(node) if name in live]) and found.issuperset(reads):
+            found.update(node.output)
+    return found
