@@ -2,114 +2,29 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_inspect.analysis.fingerprints import Fingerprint, Likeness, closeness, likeness, orders
-from onnx_inspect.analysis.ties import MOVING, QUANTISING, Tied, classes, kind
-from onnx_inspect.graph.points import INPUT, Point
+from onnx_inspect.analysis.correspondence import ALIKE, Members
+from onnx_inspect.analysis.correspondence import Alignment as Alignment
+from onnx_inspect.analysis.correspondence import Match as Match
+from onnx_inspect.analysis.correspondence import Side as Side
+from onnx_inspect.analysis.courses import FORMS, Course, readers
+from onnx_inspect.analysis.fingerprints import closeness, likeness
+from onnx_inspect.analysis.ties import QUANTISING, Tied, classes
 
 Floats = NDArray[np.float64]
 
-ALIKE = 0.7  # likeness from which on values speak for a match
 MARGIN = 1.0  # digits by which the best must be closer than the next best
 OVERRULE = 3.0  # the same, where the graph speaks against it
 EVIDENCE = 1.5  # digits, or their worth in neighbours, that a match needs
 LEAD = 0.45  # of the best over the next best, where neighbours decide
 ABSORBED = 0.5  # digits by which a quantised form must be closer than what it is made of, to be more than a form
-PRODUCTS, PRODUCT, SCALINGS = ("Conv", "MatMul"), "product", ("Add", "Mul", "Sub", "BatchNormalization")
-FORMS = MOVING | QUANTISING
 # What other evidence is worth, in digits of closeness
 SAME_PAST, SAME_FUTURE, NEIGHBOURS, SAME_KIND, SAME_WEIGHTS = 1.0, 1.0, 1.0, 0.5, 1.0
-
-
-@dataclass(frozen=True, eq=False)
-class Side:
-    """One of the two models as alignment sees it.
-
-    Attributes
-    ----------
-    points : tuple of Point
-        Makers first.
-    prints : mapping of tensor name to Fingerprint
-        Of the same inputs for both sides. A point without one takes no part.
-    outputs : tuple of str
-        The model's own, in its order.
-    weights : mapping of tensor name to ndarray
-        Sampled weights of the node that makes it; see :mod:`onnx_inspect.analysis.weight_matching`.
-    """
-
-    points: tuple[Point, ...]
-    prints: Mapping[str, Fingerprint]
-    outputs: tuple[str, ...] = ()
-    weights: Mapping[str, Fingerprint] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Match:
-    """Two classes of tied tensors, one of each model, that are taken for the same.
-
-    Attributes
-    ----------
-    a, b : str
-        The members that correspond best.
-    confidence : float
-        In (0, 1]; .95 and more where values alone decide.
-    likeness : float
-        Of the two by value, in [0, 1].
-    evidence : str
-        ``given``, ``values``, ``values and graph``, ``graph``.
-    order : tuple of int
-        A's axes in B's order, where the layouts differ; empty where they agree.
-    a_tied, b_tied : tuple of str
-        Further members, which hold the same values.
-    pairs : tuple of (str, str, tuple of int)
-        Members that correspond to each other, `a` and `b` first; each tensor is in one of them at most. The third says
-        in which order B has A's axes; empty where it has them as they are.
-    further : tuple of (str, str, tuple of int)
-        B's other members, with that of A which is most like each.
-    """
-
-    a: str
-    b: str
-    confidence: float
-    likeness: float
-    evidence: str
-    order: tuple[int, ...] = ()
-    a_tied: tuple[str, ...] = ()
-    b_tied: tuple[str, ...] = ()
-    pairs: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
-    further: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """What of two models corresponds.
-
-    Attributes
-    ----------
-    matches : tuple of Match
-        In A's order.
-    unmatched_a, unmatched_b : tuple of str
-        Tensors whose class has no partner that is sure enough.
-    """
-
-    matches: tuple[Match, ...]
-    unmatched_a: tuple[str, ...]
-    unmatched_b: tuple[str, ...]
-
-    def partner(self, name: str) -> str | None:
-        """B's tensor for one of A's, tied ones included; None where there is none."""
-        for match in self.matches:
-            own = next((b for a, b, _ in match.pairs if a == name), None)
-            if own is not None or name in match.a_tied:
-                return own or match.b
-        return None
 
 
 def align(a: Side, b: Side, given: Sequence[tuple[str, str]] = ()) -> Alignment:
@@ -142,19 +57,19 @@ class _Work:
     def __init__(self, a: Side, b: Side) -> None:
         self.sides = a, b
         self.of_a, self.of_b = classes(a.points, a.prints), classes(b.points, b.prints)
-        self.likeness = likeness([a.prints[p.name] for p in _known(a)], [b.prints[p.name] for p in _known(b)])
-        self.rows, self.columns = _positions(a), _positions(b)
-        self.values = self._by_class(self.likeness)
+        self.members = Members(a, b)
+        self.values = self._by_class()
         close: Floats = np.where(self.values >= ALIKE, closeness(self.values), 0)
         self.close = self._without_forms(self._without_forms(close, 1), 0)
         self.sizes = self._comparable()
-        course_a, course_b = _Course(a, self.of_a), _Course(b, self.of_b)
+        course_a = Course(a.points, a.prints, a.outputs, self.of_a)
+        course_b = Course(b.points, b.prints, b.outputs, self.of_b)
         self.past = _equal(course_a.pasts(), course_b.pasts())
         self.future = _equal(course_a.futures(), course_b.futures())
         self.kinds = _equal(course_a.kinds, course_b.kinds)
         self.weights = _same_weights(a, b, self.of_a, self.of_b)
         self.sources = course_a.sources, course_b.sources
-        self.readers = _readers(course_a.sources), _readers(course_b.sources)
+        self.readers = readers(course_a.sources), readers(course_b.sources)
         self.makers_agree = np.zeros(self.values.shape)
         self.readers_agree = np.zeros(self.values.shape)
         self.matched: dict[int, tuple[int, float, str]] = {}
@@ -164,13 +79,14 @@ class _Work:
 
     # What is known before anything is matched
 
-    def _by_class(self, found: Likeness) -> Floats:
+    def _by_class(self) -> Floats:
         """Likeness of the classes: of their members of real numbers, where they have some."""
-        rows = [[self.rows[m] for m in self._telling(0, tied)] for tied in self.of_a]
-        columns = [[self.columns[n] for n in self._telling(1, tied)] for tied in self.of_b]
+        found, place = self.members.likeness.values, (self.members.rows, self.members.columns)
+        rows = [[place[0][m] for m in self._telling(0, tied)] for tied in self.of_a]
+        columns = [[place[1][n] for n in self._telling(1, tied)] for tied in self.of_b]
         best = np.zeros((len(rows), len(columns)))
         for i, own in enumerate(rows):
-            reduced = found.values[own].max(axis=0)
+            reduced = found[own].max(axis=0)
             best[i] = [reduced[held].max() for held in columns]
         return best
 
@@ -285,9 +201,9 @@ class _Work:
         found: list[int] = []
         waiting = [number]
         held = (self.of_a, self.of_b)[side]
-        readers = _readers([tied.sources for tied in held])
+        read_by = readers([tied.sources for tied in held])
         while waiting:
-            for reader in readers[waiting.pop()]:
+            for reader in read_by[waiting.pop()]:
                 point = self.sides[side].points[held[reader].members[0]]
                 form = point.op_type in FORMS and not point.slot
                 if form and reader not in done and reader not in found:
@@ -346,79 +262,15 @@ class _Work:
         done_b = self.taken.union(*self.more_b.values())
         return Alignment(tuple(matches), self._rest(0, done_a), self._rest(1, done_b))
 
-    def _members(self, i: int, j: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Points of two matched classes, and of those that hold the same values in another form."""
-        a = [m for k in (i, *self.more_a.get(i, ())) for m in self.of_a[k].members]
-        b = [n for k in (j, *self.more_b.get(i, ())) for n in self.of_b[k].members]
-        return tuple(a), tuple(b)
-
     def _rest(self, side: int, done: set[int]) -> tuple[str, ...]:
         held, found = self.sides[side], (self.of_a, self.of_b)[side]
         return tuple(held.points[m].name for k, tied in enumerate(found) if k not in done for m in tied.members)
 
     def _match(self, i: int, j: int, confidence: float, evidence: str) -> Match:
-        a, b = self.sides
-        of_a, of_b = self._members(i, j)
-        pairs = self._pairs(of_a, of_b)
-        named = tuple((a.points[m].name, b.points[n].name, self._order(m, n)) for m, n in pairs)
-        first, paired = named[0], {n for _, n in pairs}
-        others = [(max(of_a, key=lambda m: self._fit(m, n)), n) for n in of_b if n not in paired]
-        return Match(
-            a=first[0],
-            b=first[1],
-            confidence=confidence,
-            likeness=float(self.values[i, j]),
-            evidence=evidence,
-            order=first[2],
-            a_tied=tuple(a.points[m].name for m in of_a if a.points[m].name != first[0]),
-            b_tied=tuple(b.points[n].name for n in of_b if b.points[n].name != first[1]),
-            pairs=named,
-            further=tuple((a.points[m].name, b.points[n].name, self._order(m, n)) for m, n in others),
-        )
-
-    def _pairs(self, of_a: Sequence[int], of_b: Sequence[int]) -> list[tuple[int, int]]:
-        """Members of two matched classes that correspond: real numbers, the same layout and operator go first."""
-        every = itertools.product(enumerate(of_a), enumerate(of_b))
-        ranked = sorted(((-self._fit(m, n), p + q, m, n) for (p, m), (q, n) in every), key=lambda entry: entry[:2])
-        used_a: set[int] = set()
-        used_b: set[int] = set()
-        pairs = []
-        for _, _, m, n in ranked:
-            if m not in used_a and n not in used_b:
-                pairs.append((m, n))
-                used_a.add(m)
-                used_b.add(n)
-        return pairs
-
-    def _fit(self, m: int, n: int) -> float:
-        one, other = self.sides[0].points[m], self.sides[1].points[n]
-        p, q = self.sides[0].prints[one.name], self.sides[1].prints[other.name]
-        same = (p.stepped == q.stepped, p.shape == q.shape, kind(one.op_type) == kind(other.op_type))
-        ends = one.name in self.sides[0].outputs and other.name in self.sides[1].outputs
-        return 8 * ends + 4 * same[0] + same[1] + 2 * same[2] + (not p.stepped)
-
-    def _order(self, m: int, n: int) -> tuple[int, ...]:
-        """A's axes in B's layout: told by the values where they are alike, else by the shapes; empty if unchanged."""
-        a, b = self.sides
-        one, other = a.prints[a.points[m].name].shape, b.prints[b.points[n].name].shape
-        known = orders(len(one))
-        row, column = self.rows[m], self.columns[n]
-        if self.likeness.values[row, column] >= ALIKE:
-            number = int(self.likeness.order[row, column])
-        else:
-            fitting = (k for k, order in enumerate(known) if tuple(one[axis] for axis in order) == other)
-            number = next(fitting, 0)
-        return known[number] if number else ()
-
-
-def _known(side: Side) -> list[Point]:
-    return [p for p in side.points if p.name in side.prints]
-
-
-def _positions(side: Side) -> dict[int, int]:
-    """Rows of the likeness by the numbers of the points."""
-    known = [number for number, p in enumerate(side.points) if p.name in side.prints]
-    return {number: row for row, number in enumerate(known)}
+        """Match of two classes, with what holds the same values in another form."""
+        of_a = [m for k in (i, *self.more_a.get(i, ())) for m in self.of_a[k].members]
+        of_b = [n for k in (j, *self.more_b.get(i, ())) for n in self.of_b[k].members]
+        return self.members.match(of_a, of_b, float(self.values[i, j]), confidence, evidence)
 
 
 def _leads(scores: Floats) -> tuple[NDArray[np.intp], Floats]:
@@ -430,83 +282,6 @@ def _leads(scores: Floats) -> tuple[NDArray[np.intp], Floats]:
         return best, scores[:, 0]
     top = np.partition(scores, -2, axis=1)
     return best, top[:, -1] - top[:, -2]
-
-
-def _readers(sources: Sequence[Sequence[int]]) -> list[list[int]]:
-    readers: list[list[int]] = [[] for _ in sources]
-    for number, own in enumerate(sources):
-        for source in own:
-            readers[source].append(number)
-    return readers
-
-
-class _Course:
-    """What each class comes from and what becomes of it, as numbers that tell the same operators in the same order.
-
-    What the two models may have split or fused counts as one step: a product with the scaling and bias that only it
-    has, anything with the Relu and the quantiser that only it has. Values that are read in quantised form beside
-    their own are the same values.
-    """
-
-    def __init__(self, side: Side, found: Sequence[Tied]) -> None:
-        self.side, self.found = side, found
-        self.readers = _readers([tied.sources for tied in found])
-        self.kinds = [PRODUCT if tied.kind in PRODUCTS else tied.kind for tied in found]
-        self.sources = [list(tied.sources) for tied in found]
-        self.ends: dict[int, int] = {}  # the last part of a step, by its earlier ones
-        self.through: dict[int, int] = {}  # what a class merely holds in another form
-        for number, tied in enumerate(found):
-            before = tied.sources[0] if len(tied.sources) == 1 else None
-            if before is None or not self._continues(tied.kind, before):
-                continue
-            if self._only(before):
-                self.kinds[number], self.sources[number] = self.kinds[before], self.sources[before]
-                self.kinds[before] = found[before].kind
-                self.ends |= {k: number for k, end in self.ends.items() if end == before} | {before: number}
-            elif tied.kind in FORMS:
-                self.through[number] = self.through.get(before, before)
-
-    def _continues(self, kind: str, before: int) -> bool:
-        return kind in FORMS or kind == "Relu" or (kind in SCALINGS and self.kinds[before] == PRODUCT)
-
-    def _only(self, number: int) -> bool:
-        """Whether a class has one reader, and isn't an output."""
-        first = self.side.points[self.found[number].members[0]]
-        names = {self.side.points[m].name for m in self.found[number].members}
-        return len(self.readers[number]) == 1 and not names.intersection(self.side.outputs) and first.op_type != INPUT
-
-    def _form(self, number: int) -> tuple[Any, ...]:
-        first = self.side.points[self.found[number].members[0]]
-        return self.kinds[number], first.slot, self.side.prints[first.name].size
-
-    def pasts(self) -> list[int]:
-        """What each class is made by, all the way from the inputs."""
-        made: list[int] = []
-        for number in range(len(self.found)):
-            if number in self.through:
-                made.append(made[self.through[number]])
-                continue
-            sources = [made[s] for s in self.sources[number]]
-            made.append(hash((*self._form(number), *(sorted(sources) if self.kinds[number] in SCALINGS else sources))))
-        return made
-
-    def futures(self) -> list[int]:
-        """What becomes of each class, all the way to the outputs."""
-        made = [0] * len(self.found)
-        after: list[list[tuple[int, int]]] = [[] for _ in self.found]
-        outputs = self.side.outputs
-        for number in range(len(self.found) - 1, -1, -1):
-            for reader in self.readers[number]:
-                own = [(self.found[reader].sources.index(number), made[reader])]
-                after[number] += after[reader] if reader in self.through else own
-            if number in self.ends:
-                made[number] = made[self.ends[number]]
-                continue
-            names = [self.side.points[m].name for m in self.found[number].members]
-            after[number] += [(-1, outputs.index(name)) for name in names if name in outputs]
-            form = self._form(self.through.get(number, number))
-            made[number] = hash((*form, *sorted(after[number])))
-        return made
 
 
 def _equal(a: Sequence[Any], b: Sequence[Any]) -> NDArray[np.bool_]:
