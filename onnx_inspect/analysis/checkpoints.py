@@ -64,10 +64,20 @@ def _labels(paths: Sequence[str]) -> list[str]:
     parts = [re.findall(r"\d+|[^\W\d_]+|[\W_]+", name) for name in names]
     shared = _shared(parts)
     ends = _shared([list(reversed(part[shared:])) for part in parts])
-    words = [i for i, part in enumerate(parts[0][:shared]) if part[0].isalpha()]
-    before = "".join(parts[0][words[-1] : shared]) if words else ""  # net_epoch1, net_epoch2: keep `epoch`
+    before = _last_word(parts[0][:shared])  # net_epoch1, net_epoch2: keep `epoch`
     cut = ["".join(part[shared : len(part) - ends]).strip(" _-./=") for part in parts]
     return [f"{before}{text}" if text[:1].isdigit() else text or LAST_NAME for text in cut]
+
+
+def _last_word(parts: Sequence[str]) -> str:
+    """The last word, with what joins it to what follows."""
+    end = len(parts)
+    while end and not parts[end - 1][0].isalnum():
+        end -= 1
+    start = end
+    while start and parts[start - 1][0].isalnum():
+        start -= 1
+    return "".join(parts[start:])
 
 
 def _shared(parts: Sequence[Sequence[str]]) -> int:

@@ -54,7 +54,7 @@ def beside(panels: tuple[CamPanel, CamPanel], models: tuple[str, str], said: Rea
     )
     notes = dict.fromkeys([_says(said), *one.notes, *other.notes])
     flag = "" if said.verdict == analysis.SAME else f"  ·  {said.verdict}"
-    return replace(one, source=one.source + flag, maps=maps, notes=tuple(notes))
+    return replace(one, source=_short(said.source) + flag, maps=maps, notes=tuple(notes))
 
 
 def _says(said: Reasons) -> str:

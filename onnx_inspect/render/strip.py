@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties, findfont
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from onnx_inspect.analysis.strip import Strip
 from onnx_inspect.atomic import replacing
@@ -20,9 +20,12 @@ from onnx_inspect.render._style import DPI, FAINT, LABEL, MARGIN, SMALL, Page
 # Inches
 SIDE = 1.5
 GUTTER, CAPTIONS, COLOURBAR = 0.14, 0.36, 0.75
+SLIM = 0.3  # of a side: what a signal's single row is drawn as, at least
 ROW = 7  # frames side by side
 # Pixels of a GIF
 SCREEN, BANNER, FONT = 320, 40, 17
+PAPER, LETTERS, SMALLER, BAR = "#ffffff", "#1f2328", "#57606a", "#0969da"
+NEAR = 8  # of 255: colours that are taken for one
 PACE = 700  # milliseconds of a frame
 HOLD = 2  # how many times as long the last one stays
 
@@ -90,12 +93,12 @@ def gif_frames(strip: Strip) -> list[Image.Image]:
         height, width = image.shape[:2]
         factor = SCREEN / max(height, width)
         size = max(160, round(width * factor)), max(1, round(height * factor))
-        frame = Image.new("RGB", (size[0], size[1] + BANNER), "white")
+        frame = Image.new("RGB", (size[0], size[1] + BANNER), PAPER)
         frame.paste(Image.fromarray(_resized(image, (round(width * factor), size[1]))), (0, BANNER))
         pen = ImageDraw.Draw(frame)
-        pen.text((6, 3), _cut(label, font, size[0] - 12), fill="#1f2328", font=font)
-        pen.text((6, 23), _cut(caption, small, size[0] - 12), fill="#57606a", font=small)
-        pen.rectangle((0, BANNER - 3, round(size[0] * (number + 1) / len(strip.labels)), BANNER - 1), fill="#0969da")
+        pen.text((6, 3), _cut(label, font, size[0] - 12), fill=LETTERS, font=font)
+        pen.text((6, 23), _cut(caption, small, size[0] - 12), fill=SMALLER, font=small)
+        pen.rectangle((0, BANNER - 3, round(size[0] * (number + 1) / len(strip.labels)), BANNER - 1), fill=BAR)
         found.append(frame)
     return found
 
@@ -109,10 +112,7 @@ def save_gif(strip: Strip, path: str | Path) -> None:
         The place can't be written.
     """
     made = gif_frames(strip)
-    whole = Image.new("RGB", (made[0].width, sum(frame.height for frame in made)))
-    for number, frame in enumerate(made):
-        whole.paste(frame, (0, number * frame.height))
-    palette = whole.quantize(colors=256, method=Image.Quantize.MEDIANCUT)
+    palette = _palette(made)
     indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in made]
     pace = [PACE] * (len(indexed) - 1) + [PACE * HOLD]
     with replacing(path) as temporary:
@@ -126,6 +126,20 @@ def save_gif(strip: Strip, path: str | Path) -> None:
             optimize=False,
             disposal=1,
         )
+
+
+def _palette(made: list[Image.Image]) -> Image.Image:
+    """One palette for all frames, in which the banner's colours are exact."""
+    whole = Image.new("RGB", (made[0].width, sum(frame.height for frame in made)))
+    for number, frame in enumerate(made):
+        whole.paste(frame, (0, number * frame.height))
+    own = np.array([ImageColor.getrgb(colour) for colour in (PAPER, LETTERS, SMALLER, BAR)])
+    mixed = whole.quantize(colors=256 - len(own), method=Image.Quantize.MEDIANCUT).getpalette() or []
+    others = np.array(mixed, np.int64).reshape(-1, 3)
+    near = np.abs(others[:, None] - own).max(axis=2).min(axis=1) < NEAR  # Pillow's search would take these instead
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([int(v) for v in np.concatenate([own, others[~near]])[:256].ravel()])
+    return palette
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
@@ -144,7 +158,7 @@ def _scale(strip: Strip) -> tuple[float, float, str]:
 def _cell(strip: Strip) -> tuple[float, float]:
     """Width and height in inches of a frame."""
     height, width = strip.maps[0].shape if strip.picture is None else strip.picture.shape[:2]
-    return SIDE * min(1.0, width / height), SIDE * min(1.0, height / width)
+    return SIDE * max(SLIM, min(1.0, width / height)), SIDE * max(SLIM, min(1.0, height / width))
 
 
 def _pitch(width: float) -> float:

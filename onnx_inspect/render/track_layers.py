@@ -18,6 +18,7 @@ COLUMN = 0.06, 0.5  # a checkpoint: least and most
 MAP = 2.2  # a heat map's width, about
 NAME = 2.3  # a layer's name at most
 BAR, SPACE = 0.62, 0.2  # a colour bar with its numbers, the space between maps
+CLOSE, LITTLE = 0.9, 1e-3  # a cosine's range reaches down to this, a change's up to that: rounding is no change
 ROWS = 72  # of more layers every second, third, ... is shown
 
 
@@ -103,8 +104,8 @@ def draw(track: Track, figure: Figure | SubFigure) -> None:
 
 def _draw_heat(page: Page, heat: Heat, left: float, top: float, width: float, height: float) -> None:
     values = table(heat.rows)
-    low = float(np.nanmin(values)) if heat.low is None else heat.low
-    high = (float(np.nanmax(values)) or 1.0) if heat.high is None else heat.high
+    low = min(float(np.nanmin(values)), CLOSE) if heat.low is None else heat.low
+    high = max(float(np.nanmax(values)), LITTLE) if heat.high is None else heat.high
     colours = style.colourise(values, style.SEQUENTIAL, low, high)
     colours[np.isnan(values)] = 235
     page.text(left, top - 0.19, style.fit(heat.title, width + BAR, size=LABEL), size=LABEL)

@@ -19,6 +19,7 @@ CASES = {
     ("epoch=3-step=1200.onnx", "epoch=10-step=4000.onnx"): [("epoch=3-step=1200", 3), ("epoch=10-step=4000", 10)],
     ("r10/m.onnx", "r2/m.onnx", "r1/m.onnx"): [("r1", 1), ("r2", 2), ("r10", 10)],
     ("a.onnx", "b.onnx"): [("a", 0), ("b", 1)],
+    ("conv1d_1.onnx", "conv1d_2.onnx"): [("conv1d_1", 1), ("conv1d_2", 2)],
     ("resnet50_e1.onnx", "resnet50_e2.onnx"): [("e1", 1), ("e2", 2)],
     ("best.onnx", "e9.onnx", "untrained.onnx"): [("untrained", 0), ("e9", 9), ("best", 10)],
     ("epoch3-loss0.25.onnx", "epoch12-loss0.05.onnx"): [("epoch3-loss0.25", 3), ("epoch12-loss0.05", 12)],
