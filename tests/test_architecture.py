@@ -22,10 +22,12 @@ ORDER = (
     ("trace", "heads", "targets", "inputs", "forms", "stream"),
     ("cam", "analysis", "embed"),
     ("scene", "sections"),
-    ("methods", "smoothing", "attention", "capture", "baked"),
+    ("methods", "smoothing", "attention", "capture", "baked", "subjects"),
     ("subjects", "measuring", "blaming", "comparing", "likeness", "locking", "reasons", "tracking", "strips"),
     ("embedding",),
     ("board",),  # what wires methods and engine
+    ("comparing", "measuring", "blaming", "closeups"),  # two models
+    ("likeness", "locking", "reasons", "tracking", "strips"),
     ("render",),
     ("api",),  # the facade for Python
     ("cli",),
