@@ -27,6 +27,7 @@ Arrays = dict[str, Array]
 
 TRIED = 8  # spots of the largest own error whose weight for the outputs is measured
 INPUTS = 2  # inputs on which it is
+LOUDEST = 1e6  # share of energy beyond which an error is no guiltier
 EXPLAINED = 3  # suspects whose fault is looked for
 CURED = 0.01  # share of the error that may be left where another tensor in its place explains it
 CHANGED = 1e-6  # relative L2 of weights that are worth a word
@@ -63,16 +64,18 @@ class Case:
 
 
 def suspects(case: Case, measured: Sequence[Measured]) -> tuple[Suspect, ...]:
-    """Layers by what their own error alone does to the outputs, the guiltiest first; none where nothing is wrong."""
+    """Layers with an error of their own, the guiltiest first; none where nothing is wrong.
+
+    Guilt is the product of two shares of energy: what a layer alone gets wrong of its values, and what this alone
+    changes of the outputs. In an int8 network every layer errs a little; the culprit is out of line in both.
+    """
     loud = [m for m in measured if m.local is not None and m.local.noise > SILENT]
     loud.sort(key=lambda m: -_noise(m))
     tried = [(m, _impact(case, m.spot)) for m in loud[:TRIED]]
-    most = max((impact for _, impact in tried), default=0.0)
-    # Impacts are measured on few inputs: within a factor of two of the largest, the larger own error decides.
-    tried.sort(key=lambda entry: (-entry[1] if entry[1] < most / 2 else -math.inf, -_noise(entry[0])))
+    tried.sort(key=lambda entry: (-entry[1] * min(_noise(entry[0]), LOUDEST), -_noise(entry[0])))
     found = []
     for rank, (m, impact) in enumerate(tried):
-        suspect = Suspect(m.spot.a, m.spot.b, "", _noise(m), impact)
+        suspect = Suspect(m.spot.a, m.spot.b, "", _noise(m), impact, m.spot.order)
         found.append(_explained(case, m, suspect) if rank < EXPLAINED else suspect)
     return tuple(found)
 
@@ -116,6 +119,7 @@ def _explained(case: Case, m: Measured, suspect: Suspect) -> Suspect:
         return replace(
             suspect,
             a=lacking,
+            at=m.spot.a,
             why=f"B lacks the {name.op_type} {name.layer!r} of A: with its values in place the error is gone",
         )
     if added := _added(case, m, points_b):
@@ -125,7 +129,7 @@ def _explained(case: Case, m: Measured, suspect: Suspect) -> Suspect:
             b=added,
             why=f"B adds the {name.op_type} {name.layer!r}: with A's values in its place the error is gone",
         )
-    reasons = [*_settings(case, one, other), *_weights(case, one, other), *_quantised(m, other)]
+    reasons = [*_settings(case, one, other), *_weights(case, one, other), *_quantised(case, m, other)]
     if not reasons:
         kinds = one.op_type if one.op_type == other.op_type else f"{one.op_type} of A, {other.op_type} of B"
         reasons = [f"its own error is the largest for the outputs ({kinds})"]
@@ -237,8 +241,20 @@ def _settings(case: Case, one: Point, other: Point) -> list[str]:
     return [f"{key} {of_a.get(key)}, but {of_b.get(key)} in B" for key in changed if key in of_a and key in of_b]
 
 
-def _quantised(m: Measured, other: Point) -> list[str]:
-    """Say that a tensor is kept in steps too coarse or too few."""
-    if other.op_type not in QUANTISERS:
+def _quantised(case: Case, m: Measured, other: Point) -> list[str]:
+    """Say that a tensor is kept in steps, how large they are, and how much is cut off."""
+    if other.op_type not in QUANTISERS or not other.sources:
         return []
-    return [f"B keeps {m.spot.a!r} in 8-bit steps, by {other.layer!r}"]
+    name = other.sources[0] if other.op_type == "DequantizeLinear" else other.name
+    steps = case.b.steps(name)
+    if steps is None or name not in case.prints or not case.prints[name].stepped:
+        return [f"B keeps {m.spot.a!r} in 8-bit steps, by {other.layer!r}"]
+    ends = np.iinfo(np.dtype(case.prints[name].dtype))
+    low, high = (steps.real(np.array(end)) for end in (ends.min, ends.max))
+    exchange, cut = Exchange(case.a, case.b), []
+    for index in case.inputs:
+        values = exchange.real(0, m.spot.a, case.a.values(index, [m.spot.a])[m.spot.a])
+        cut.append(float(((values < low - steps.scale / 2) | (values > high + steps.scale / 2)).mean()))
+    share = float(np.mean(cut))
+    lost = f"; {share:.1%} of its values are cut off" if share >= 0.001 else ""
+    return [f"B keeps {m.spot.a!r} in 8-bit steps of {steps.scale:.3g}, from {low:.3g} to {high:.3g}{lost}"]

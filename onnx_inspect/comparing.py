@@ -91,12 +91,17 @@ def _pairs(a: Subject, b: Subject, alignment: Alignment, measured: Sequence[Meas
     """What was measured at the tensors that correspond one to one, in A's order."""
     of_a, of_b = ({p.name: p for p in s.points} for s in (a, b))
     place = {name: number for number, name in enumerate(of_a)}
+    behind: dict[str, list[Measured]] = {}
+    for m in measured:
+        if not m.spot.primary:
+            behind.setdefault(m.spot.a, []).append(m)
     found = []
     for m in measured:
         one, other = of_a[m.spot.a], of_b[m.spot.b]
         if not m.spot.primary or one.op_type == INPUT or other.op_type == INPUT:
             continue
         match, first = m.spot.match, m.spot.a == m.spot.match.a
+        locals_ = [m.local, *(form.local for form in behind.get(m.spot.a, []))]
         own_a, own_b = ({pair[k] for pair in match.pairs} for k in (0, 1))
         found.append(
             Pair(
@@ -111,7 +116,7 @@ def _pairs(a: Subject, b: Subject, alignment: Alignment, measured: Sequence[Meas
                 shape=m.shape,
                 order=m.spot.order,
                 apart=m.apart,
-                local=m.local,
+                local=max((own for own in locals_ if own is not None), key=lambda own: own.noise, default=None),
                 note=m.note,
                 a_tied=tuple(n for n in match.a_tied if n not in own_a) if first else (),
                 b_tied=tuple(n for n in match.b_tied if n not in own_b) if first else (),

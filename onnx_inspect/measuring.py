@@ -82,11 +82,14 @@ class Exchange:
 
     def to_a(self, spot: Spot, values: Array, a: Array) -> Array:
         """B's values in A's layout and unit."""
-        values = self.real(1, spot.b, values)
-        if not spot.order:
-            return values.reshape(a.shape)
-        turned = values.reshape([a.shape[axis] for axis in spot.order])
-        return turned.transpose(np.argsort(spot.order))
+        return self.laid_out(self.real(1, spot.b, values), spot.order, a.shape)
+
+    @staticmethod
+    def laid_out(values: Array, order: tuple[int, ...], shape: tuple[int, ...]) -> Array:
+        """B's values in A's shape, where B has A's axes in `order`; empty means unchanged."""
+        if not order:
+            return values.reshape(shape)
+        return values.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
 
     def to_b(self, spot: Spot, a: Array, form: Fingerprint) -> Array:
         """A's values in B's layout, unit and type."""

@@ -57,7 +57,7 @@ class Pair:
     apart : Difference
         Accumulated: both models ran from their inputs.
     local : Difference or None
-        B's part alone: it was fed A's values. None where it couldn't be cut.
+        B's part alone, the quantiser behind it included: it was fed A's values. None where it couldn't be cut.
     note : str
         What the reader must know of the numbers.
     a_tied, b_tied : tuple of str
@@ -105,6 +105,10 @@ class Suspect:
         Share of its energy that B's layer alone gets wrong.
     impact : float or None
         Share of the outputs' energy that this error alone changes.
+    order : tuple of int
+        A's axes in B's layout; empty where they agree.
+    at : str
+        A's tensor at which it was heard, where that isn't `a`.
     """
 
     a: str
@@ -112,6 +116,8 @@ class Suspect:
     why: str
     local_noise: float
     impact: float | None = None
+    order: tuple[int, ...] = ()
+    at: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

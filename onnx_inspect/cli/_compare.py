@@ -7,10 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from onnx_inspect.cli._options import Settings
-from onnx_inspect.cli._session import emit, engines, read_model, say
+from onnx_inspect.cli._session import emit, engines, figure_paths, read_model, save_figure, say, stem
 
 if TYPE_CHECKING:
+    from onnx_inspect.analysis.closeup import Closeup
     from onnx_inspect.analysis.comparison import Comparison, Limits
     from onnx_inspect.graph.model import Model
     from onnx_inspect.inputs.batch import Batch
@@ -30,23 +33,22 @@ def layers(
     out: Path | None = None,
 ) -> Comparison:
     """Compare two models layer by layer, and print or draw what was found."""
+    from onnx_inspect.closeups import closeups
     from onnx_inspect.comparing import compare
     from onnx_inspect.subjects import ModelSubject
 
     first, second = read_model(a), read_model(b)
     one, two, given = batches(first, second, inputs, settings, preprocess_b=preprocess_b)
     with engines(settings) as deploy, engines(replace(settings, exact=True)) as make_engine:
-        found = compare(
+        subjects = (
             ModelSubject(first, one, make_engine, deploy=deploy),
             ModelSubject(second, two, make_engine, deploy=deploy),
-            given,
-            sources=one.sources,
-            limits=limits,
-            make_engine=make_engine,
         )
+        found = compare(*subjects, given, sources=one.sources, limits=limits, make_engine=make_engine)
+        looks = closeups(found, *subjects)
     for note in found.notes:
         say(note, settings)
-    show(found, settings, out)
+    show(found, looks, settings, out)
     return found
 
 
@@ -109,11 +111,16 @@ def batches(
     return batch, twin, list(partners.items())
 
 
-def show(found: Comparison, settings: Settings, out: Path | None) -> None:
-    """Print a comparison as JSON or as a table, and draw it."""
-    if settings.as_json:
-        emit(found.to_json())
-        return
-    from onnx_inspect.render.comparison import show as table
+def show(found: Comparison, looks: tuple[Closeup, ...], settings: Settings, out: Path | None) -> None:
+    """Draw a comparison, and print it as JSON or as a table."""
+    from onnx_inspect.render import comparison as render
 
-    table(found)
+    paths = [] if found.identical and out is None else figure_paths(out, [f"{stem(found.a)}-{stem(found.b)}-layers"])
+    for path in paths:
+        save_figure(render, render.ComparisonView(found, looks), path)
+    if settings.as_json:
+        emit(found.to_json() | {"figures": [str(path) for path in paths]})
+        return
+    render.show(found)
+    for path in paths:
+        click.echo(str(path))
