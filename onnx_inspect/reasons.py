@@ -12,7 +12,7 @@ from onnx_inspect.analysis.alignment import align
 from onnx_inspect.analysis.drift import Drift, Limits, drift
 from onnx_inspect.cam._probe import Attribution
 from onnx_inspect.engine import Engine
-from onnx_inspect.errors import TargetError
+from onnx_inspect.errors import LayerError, TargetError
 from onnx_inspect.graph.model import Model
 from onnx_inspect.graph.spatial import spatial
 from onnx_inspect.inputs.batch import Batch
@@ -68,8 +68,8 @@ def explain_both(
         What to explain in both; the class that A predicts where None. Classes are found in B by their label where both
         models have labels, else by their number.
     layers : (str or None, str or None)
-        Where to look in A and in B. Chosen where None: in B it is the layer that holds what A's does, where there is
-        one.
+        Where to look in A and in B. Chosen where None: in B the layer that holds what A's does, else the one of the
+        name that was given for A, else its own best.
 
     Raises
     ------
@@ -95,7 +95,9 @@ def explain_both(
     first = _parsed(target, inputs_a) if target is not None else None
     view_a, maps_a = explain(a, inputs_a, layers[0], first)
     second = _parsed(target, inputs_b) if target is not None else _partner(view_a, inputs_a, inputs_b, b)
-    same = _counterpart(twins, view_a, make_engine) if layers[1] is None and maps_a.layer else None
+    same = None
+    if layers[1] is None and maps_a.layer:
+        same = _counterpart(twins, view_a, make_engine) or _of_the_same_name(b, layers[0])
     view_b, maps_b = explain(b, inputs_b, layers[1] or same, second)
     if isinstance(second, GivenClasses):
         _check_count(view_a, view_b)
@@ -105,7 +107,7 @@ def explain_both(
     found = drift(maps_a, inputs_a, classes[0], maps_b, inputs_b, classes[1], limits)
     return found, (
         Explained(a.source, inputs_a, maps_a, classes[0], view_a.why),
-        Explained(b.source, inputs_b, maps_b, classes[1], "it holds what A's layer does" if same else view_b.why),
+        Explained(b.source, inputs_b, maps_b, classes[1], "it stands for A's" if same else view_b.why),
     )
 
 
@@ -125,6 +127,13 @@ def _counterpart(twins: Twins, view: Scene, make_engine: Callable[[Model], Engin
     readings = spatial(twins.b, shapes)
     own = (alignment.partner(name), match.b, *match.b_tied)
     return next((tensor for tensor in own if tensor in readings and readings[tensor].form != "flat"), None)
+
+
+def _of_the_same_name(model: Model, name: str | None) -> str | None:
+    try:
+        return model.layer(name).name if name is not None else None
+    except LayerError:
+        return None
 
 
 def _parsed(text: str, batch: Batch) -> Target:

@@ -40,7 +40,11 @@ VIEW_OPTIONS = (
     click.option("--min-overlap", type=click.FloatRange(0, 1), default=0.0, metavar="X", help="Of their top tenths."),
     click.option("--layer", "layers_a", multiple=True, metavar="LAYER", help="Of A, with --cam or --cka."),
     click.option(
-        "--layer-b", "layers_b", multiple=True, metavar="LAYER", help="Of B.  [default: as of A, if it has it]"
+        "--layer-b",
+        "layers_b",
+        multiple=True,
+        metavar="LAYER",
+        help="Of B.  [default: --cam: what holds the same; --cka: as of A]",
     ),
     click.option(
         "--save", type=click.Path(path_type=Path), metavar="FILE.npz", help="Also the numbers, of both views."
@@ -92,7 +96,7 @@ def show(read: Read, views: Views, settings: Settings, *, max_flips: int | None,
     asked = Asked(
         method=views.cam or "",
         target=views.target,
-        layers=(first, views.layers_b[0] if views.layers_b else first),
+        layers=(first, views.layers_b[0] if views.layers_b else None),
         params=views.params,
         output=views.output,
         save=views.save,
