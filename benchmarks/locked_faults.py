@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from onnx_inspect.analysis.lock import Limits, verify
+from onnx_inspect.analysis.verdict import Limits, verify
 from onnx_inspect.graph.model import Model
 from onnx_inspect.graph.read import parse, read
 from onnx_inspect.inputs.read import read as read_inputs

@@ -46,7 +46,7 @@ def command(model: str, lockfile: Path, inputs: tuple[str, ...], out: Path | Non
     Example:  onnx-inspect verify net.onnx net.lock.json
               onnx-inspect verify net_int8.onnx net.lock.json --rtol 0.1 --max-flips 1 --json
     """
-    from onnx_inspect.analysis.lock import Limits, verify
+    from onnx_inspect.analysis.verdict import Limits, verify
     from onnx_inspect.cli._session import emit, engines, read_model, say
     from onnx_inspect.locking import inputs_of, lock, read_lock
     from onnx_inspect.render.lock import show

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from onnx_inspect.analysis.lock import Pair, Verdict
+from onnx_inspect.analysis.verdict import Pair, Verdict
 
 SHOWN = 12  # layers from the first drift on
 NAMED = 5  # layers without a counterpart
