@@ -84,7 +84,7 @@ def embed(
         predictions=captured.predictions,
         groups=groups,
         names=captured.classes if labelled else captured.outputs,
-        by="class" if labelled else "predicted class",
+        by="class" if labelled else "predicted class" if (groups >= 0).any() else "",
         wrong=captured.wrong,
         sources=captured.sources,
         classes=captured.classes,

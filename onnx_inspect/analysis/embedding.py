@@ -41,6 +41,11 @@ class Projection:
     axes: tuple[str, ...] = ()
     anchors: tuple[tuple[int, int], ...] = ()
 
+    @property
+    def constant(self) -> bool:
+        """Whether all points coincide."""
+        return not np.ptp(self.points, axis=0).any()
+
 
 @dataclass(frozen=True)
 class Embedding:
@@ -60,7 +65,7 @@ class Embedding:
     names : tuple of str or None
         Names of the groups by number.
     by : str
-        ``class``, or ``predicted class``.
+        ``class``, ``predicted class``, or "" where neither is known.
     wrong : ndarray, (N,), bool
         Which samples are misclassified.
     sources : tuple of str

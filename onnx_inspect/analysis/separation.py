@@ -14,7 +14,8 @@ MOST = 5000  # points that distances are measured between; of more, a sample
 
 @dataclass(frozen=True)
 class Quality:
-    """Figures of one layer's projection; NaN where they can't be had (no classes, too few points).
+    """Figures of one layer's projection; NaN where they can't be had (no classes, too few
+    points, all points in one place).
 
     Attributes
     ----------
@@ -63,6 +64,9 @@ def quality(
         chosen = np.sort(np.random.default_rng(seed).choice(len(chosen), most, replace=False))
     near, far, classes = points[chosen], np.asarray(features[chosen], np.float32), labels[chosen]
     count = min(NEIGHBOURS, (len(chosen) - 1) // 2)
+    if not np.ptp(near, axis=0).any():  # who is near whom can't be told
+        nothing = float("nan")
+        return Quality(nothing, nothing, nothing, nothing, nothing, count, len(chosen))
     return Quality(
         knn=knn_accuracy(near, classes, count),
         knn_features=knn_accuracy(far, classes, count),

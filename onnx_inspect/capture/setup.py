@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_inspect._version import __version__
 from onnx_inspect.analysis.pooling import Pool, pool
@@ -20,7 +21,7 @@ from onnx_inspect.graph import classifier as classifiers
 from onnx_inspect.graph.classifier import Classifier
 from onnx_inspect.graph.cost import cost
 from onnx_inspect.graph.model import Layer, Model
-from onnx_inspect.graph.spatial import spatial
+from onnx_inspect.graph.spatial import Spatial, spatial
 from onnx_inspect.inputs.batch import Batch
 from onnx_inspect.inputs.dataset import Dataset
 from onnx_inspect.inputs.dataset_batches import Reader, reader
@@ -144,12 +145,7 @@ def job(
     chosen = tuple(sorted(dict.fromkeys(layers), key=lambda layer: layer.index))
     readings = spatial(source.model, source.shapes)
     forms = {layer.name: readings.get(layer.output.name) for layer in chosen}
-    width = 0
-    for layer in chosen:
-        shape = source.shapes.get(layer.output.name)
-        if shape is None or not np.prod(shape):
-            raise LayerError(f"layer {layer.name!r} ({layer.op_type}) gives no numbers to capture")
-        width += pool(np.zeros((1, *shape[1:]), np.float32), pool_by, forms[layer.name], layer=layer.name).nbytes
+    width = sum(_pooled(source, layer, pool_by, forms[layer.name]).nbytes for layer in chosen)
     portion = planning.portion(source.model, chosen, source.shapes)
     size = shard or planning.shard(portion, width, _macs(source))
     engine = make_engine(source.model)
@@ -166,6 +162,26 @@ def job(
         settings=_settings(source, engine),
     )
     return Job(plan, Worker(source.model, source.reader, plan, forms, source.classifier, make_engine), source.first)
+
+
+def poolable(source: Source, layers: Sequence[Layer], how: Pool) -> list[Layer]:
+    """Those of some layers that hold numbers and can be pooled in a way."""
+    readings, found = spatial(source.model, source.shapes), []
+    for layer in layers:
+        try:
+            _pooled(source, layer, how, readings.get(layer.output.name))
+        except LayerError:
+            continue
+        found.append(layer)
+    return found
+
+
+def _pooled(source: Source, layer: Layer, how: Pool, form: Spatial | None) -> NDArray[Any]:
+    """One sample's worth of what is kept of a layer: zeros of the right shape."""
+    shape = source.shapes.get(layer.output.name)
+    if shape is None or not np.prod(shape):
+        raise LayerError(f"layer {layer.name!r} ({layer.op_type}) gives no numbers to capture")
+    return pool(np.zeros((1, *shape[1:]), np.float32), how, form, layer=layer.name)
 
 
 def _classifier(

@@ -15,7 +15,7 @@ import click
 
 from onnx_inspect.cli._options import Settings
 from onnx_inspect.cli._session import PATIENCE, say
-from onnx_inspect.errors import InputError
+from onnx_inspect.errors import InputError, LayerError
 
 if TYPE_CHECKING:
     from onnx_inspect.analysis.pooling import Pool
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from onnx_inspect.inputs.dataset_batches import Reader
 
 INTERVAL = 10.0  # seconds between lines of progress, where there is no terminal to draw a bar on
+ALL = 1000  # layers: more than any choice along depth
 DEFAULT_POOL: Pool = "mean"
 MOST = 3  # broken samples that are named
 
@@ -67,15 +68,22 @@ def layers_of(net: Model, asked: Sequence[str]) -> list[Layer]:
     return list(dict.fromkeys(layer for text in asked for layer in net.find(text)))
 
 
-def default_layers(source: Source, most: int, settings: Settings) -> list[Layer]:
-    """Layers evenly along depth; the choice is said."""
-    from onnx_inspect.analysis.depth import along_depth
+def default_layers(source: Source, most: int, pool: Pool, settings: Settings) -> list[Layer]:
+    """Layers evenly along depth that can be pooled so; the choice is said."""
+    import numpy as np
 
-    chosen = along_depth(source.model, source.shapes, most=most)
+    from onnx_inspect.analysis.depth import along_depth
+    from onnx_inspect.capture.setup import poolable
+
+    fitting = poolable(source, along_depth(source.model, source.shapes, most=most if pool != "cls" else ALL), pool)
+    picked = np.unique(np.linspace(len(fitting) - 1, 0, min(most, len(fitting))).round().astype(int))
+    chosen = [fitting[i] for i in picked]
+    if not chosen:
+        raise LayerError(f"no layer of {source.model.source} can be pooled by {pool}: choose another way with --pool")
     names = ", ".join(layer.name for layer in chosen)
     total = len(source.model.layers)
     say(f"{len(chosen)} of {total} layers, evenly along depth: {names}; choose others with --layer", settings)
-    return list(chosen)
+    return chosen
 
 
 def job_of(source: Source, layers: Sequence[Layer], pool: Pool, settings: Settings, shard: int | None = None) -> Job:

@@ -145,7 +145,7 @@ def _captured(
         return found, names, reader_again(model, settings) if pictures else None
     net = read_model(model)
     source = source_of(net, data, settings, output)
-    chosen = layers_of(net, layers) or default_layers(source, 4, settings)
+    chosen = layers_of(net, layers) or default_layers(source, 4, pool or DEFAULT_POOL, settings)
     found = captured(job_of(source, chosen, pool or DEFAULT_POOL, settings), settings)
     return found, list(found.layers), source.reader
 

@@ -121,5 +121,5 @@ def _captured(
         return found
     net = read_model(model)
     source = sets.source_of(net, data, settings, output)
-    chosen = sets.layers_of(net, layers) or sets.default_layers(source, 8, settings)
+    chosen = sets.layers_of(net, layers) or sets.default_layers(source, 8, pool or sets.DEFAULT_POOL, settings)
     return sets.captured(sets.job_of(source, chosen, pool or sets.DEFAULT_POOL, settings), settings)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+ROUNDING = 1e-6
 IN_MEMORY = 2**30  # bytes of features that are decomposed at once; more are read in parts
 
 
@@ -36,6 +37,11 @@ def narrowed(points: Any, most: int, seed: int) -> NDArray[np.float32]:
     return np.asarray(PCA(kept, random_state=seed).fit_transform(np.asarray(points, np.float32)), np.float32)
 
 
+def constant(points: NDArray[np.float32]) -> bool:
+    """Whether all points coincide, up to float32's rounding."""
+    return bool(np.ptp(points, axis=0).max(initial=0.0) <= ROUNDING * np.abs(points).max(initial=0.0))
+
+
 def components(points: NDArray[np.float32], count: int, seed: int) -> NDArray[np.float32]:
     """Exactly `count` principal components; zeros where the points have fewer dimensions.
 
@@ -43,7 +49,7 @@ def components(points: NDArray[np.float32], count: int, seed: int) -> NDArray[np
     """
     found = np.zeros((len(points), count), np.float32)
     rank = min(count, *points.shape)
-    if rank and np.ptp(points, axis=0).any():
+    if rank and not constant(points):
         from sklearn.decomposition import PCA
 
         found[:, :rank] = PCA(rank, random_state=seed).fit_transform(points)

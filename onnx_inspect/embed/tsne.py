@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_inspect.embed._wide import components, narrowed
+from onnx_inspect.embed._wide import components, constant, narrowed
 from onnx_inspect.errors import MissingExtra
 
 LARGE = 5000  # points from which openTSNE is worth its own neighbour search
@@ -67,7 +67,7 @@ def fit(points: NDArray[np.float32], params: Params) -> NDArray[np.float32]:
         openTSNE was asked for and isn't installed.
     """
     points, params = narrowed(points, params.pca, params.seed), settled(params, len(points))
-    if len(points) < 4 or not np.ptp(points, axis=0).any():
+    if len(points) < 4 or constant(points):
         return components(points, params.dim, params.seed)
     if params.library == "opentsne":
         return _opentsne(points, params)

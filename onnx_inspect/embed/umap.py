@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_inspect.embed._wide import components, narrowed
+from onnx_inspect.embed._wide import components, constant, narrowed
 from onnx_inspect.errors import MissingExtra
 
 
@@ -65,7 +65,7 @@ def fit(points: NDArray[np.float32], params: Params) -> NDArray[np.float32]:
     except ModuleNotFoundError as error:
         raise MissingExtra("projecting by umap needs umap-learn: pip install 'onnx-inspect[umap]'") from error
     points = narrowed(points, params.pca, params.seed)
-    if len(points) < params.dim + 3 or not np.ptp(points, axis=0).any():
+    if len(points) < params.dim + 3 or constant(points):
         return components(points, params.dim, params.seed)
     model = UMAP(
         n_components=params.dim,

@@ -57,13 +57,13 @@ def box(axes: Axes, view: View) -> None:
         one, two = (a for a in range(3) if a != axis)
         pane = np.tile(farthest, (4, 1))
         pane[:, one], pane[:, two] = (-1, 1, 1, -1), (-1, -1, 1, 1)
-        axes.add_patch(Polygon(view.see(pane)[0], closed=True, facecolor=PANE, edgecolor=RULE, linewidth=0.6))
+        axes.add_patch(Polygon(view.see(pane)[0], closed=True, facecolor=PANE, edgecolor=RULE, linewidth=0.6, zorder=0))
         for at in np.linspace(-1, 1, GRID + 1)[1:-1]:
             for along, across in ((one, two), (two, one)):
                 line = np.tile(farthest, (2, 1))
                 line[:, along], line[:, across] = (-1, 1), at
                 lines.append(view.see(line)[0])
-    axes.add_collection(LineCollection(lines, colors="white", linewidths=0.8))
+    axes.add_collection(LineCollection(lines, colors="white", linewidths=0.8, zorder=0.5))
     low, high = flat.min(axis=0), flat.max(axis=0)
     middle, reach = (low + high) / 2, float((high - low).max()) / 2 * 1.08
     axes.set_xlim(middle[0] - reach, middle[0] + reach)

@@ -100,6 +100,8 @@ def legend_height(groups: Groups) -> float:
 
 def legend(page: Page, groups: Groups, left: float, top: float, height: float, *, by: str) -> None:
     """Write the legend: each group with its number of points; or, of many, a bar with as many names as fit."""
+    if not len(groups.numbers):
+        return
     page.text(left, top, by, size=LABEL, color=FAINT)
     top, height = top + ROW, height - ROW
     if groups.many:
@@ -122,7 +124,7 @@ def legend(page: Page, groups: Groups, left: float, top: float, height: float, *
 def _bar(page: Page, groups: Groups, left: float, top: float, height: float) -> None:
     """All colours in their order, and names beside them at equal distances."""
     total = len(groups.numbers)
-    note = f"{total:,} groups, by where they lie"
+    note = f"{total:,}, by where they lie"
     page.text(left, top, style.fit(note, WIDTH, size=SMALL), size=SMALL, color=FAINT)
     top, height = top + ROW, height - ROW
     axes = page.axes(left, top, BAR, height)

@@ -17,7 +17,7 @@ from onnx_inspect.render import _cube as cube
 from onnx_inspect.render import _groups as grouping
 from onnx_inspect.render import _style as style
 from onnx_inspect.render._groups import Groups
-from onnx_inspect.render._style import FAINT, INK, LABEL, MARGIN, RULE, SMALL, Page
+from onnx_inspect.render._style import FAINT, INK, LABEL, MARGIN, RULE, SMALL, WARN, Page
 
 # Inches
 SIDES = {1: 5.2, 2: 4.0, 3: 3.3}  # of a panel, by how many stand in a row
@@ -28,7 +28,8 @@ ROW = 5  # panels in a row at most
 CAPTION = style.line_height(LABEL) + 4 * style.line_height(SMALL) + 0.1
 NAMES = {"pca": "principal components", "tsne": "t-SNE", "umap": "UMAP"}
 INKED = 0.1  # share of a panel that points would cover if none lay over another
-NAMED = 0.9  # of a name in the picture, at most
+FEW = 60  # samples that are named themselves where no class is known
+NAMED = 0.33  # of a panel's side, for a name at most
 RASTER = 5000  # points from which an SVG or PDF holds them as pixels
 HALO = [withStroke(linewidth=2.2, foreground="white")]
 
@@ -107,9 +108,10 @@ def _lines(result: Embedding) -> list[str]:
     params = ", ".join(f"{k} {_value(v)}" for k, v in result.params.items() if k not in ("dim", "seed"))
     quality = result.projections[-1].quality
     measured = f"; figures from {quality.sampled:,} samples" if quality.sampled < len(result.sources) else ""
-    first = f"coloured by {result.by}{marked}; layers are taken as {how}"
-    second = f"k-NN: the class of most of the {quality.neighbours} nearest is right{measured}"
-    return [first, second, *([params] if params else [])]
+    coloured = f"coloured by {result.by}{marked}" if result.by else "no classes known"
+    nearest = f"k-NN: the class of most of the {quality.neighbours} nearest is right{measured}"
+    known = [nearest] if np.isfinite(quality.knn) else []
+    return [f"{coloured}; layers are taken as {how}", *known, *([params] if params else [])]
 
 
 def _value(value: Any) -> str:
@@ -130,9 +132,9 @@ def _flat(axes: Axes, result: Embedding, projection: Projection, groups: Groups,
     if pictures:
         _pictures(axes, result, projection, colours)
     else:
-        _names(axes, points.astype(np.float64), projection, groups, side)
+        _names(axes, points.astype(np.float64), _named(result, projection, groups), side)
     if projection.axes:
-        plain: Any = {"transform": axes.transAxes, "fontsize": SMALL, "color": FAINT}
+        plain: Any = {"transform": axes.transAxes, "fontsize": SMALL, "color": FAINT, "path_effects": HALO, "zorder": 8}
         axes.text(0.985, 0.015, projection.axes[0], ha="right", **plain)
         axes.text(0.015, 0.985, projection.axes[1], va="top", rotation=90, **plain)
 
@@ -143,7 +145,7 @@ def _solid(axes: Axes, result: Embedding, projection: Projection, groups: Groups
     colours = cube.paled(groups.of(result.groups), away)
     order = np.argsort(-away, kind="stable")  # the nearest last
     _scatter(axes, flat, colours, result.wrong, order, cube.shrunk(1.2 * _size(len(flat), side), away))
-    _names(axes, flat, projection, groups, side)
+    _names(axes, flat, _named(result, projection, groups), side)
     if projection.axes:
         for (x, y), name in zip(cube.outside(view), projection.axes, strict=True):
             axes.text(x, y, name, ha="center", va="center", fontsize=SMALL, color=FAINT)
@@ -196,13 +198,25 @@ def _pictures(axes: Axes, result: Embedding, projection: Projection, colours: ND
     axes.set_ylim(min(low_y, low[1] - 0.03 * span), max(high_y, low[1] + 1.03 * span))
 
 
-def _names(axes: Axes, places: NDArray[np.float64], projection: Projection, groups: Groups, side: float) -> None:
-    """Name groups where they lie, the clearest first, as far as names don't cover each other."""
+def _named(result: Embedding, projection: Projection, groups: Groups) -> list[tuple[str, int]]:
+    """What is written where: groups at their clearest samples; samples themselves where there are no groups and few."""
+    if not result.by and len(result.sources) <= FEW:
+        return [(_source(source), n) for n, source in enumerate(result.sources)]
+    return [(groups.name(group), sample) for group, sample in projection.anchors]
+
+
+def _source(text: str) -> str:
+    """A sample's name: of a file its own, without the folders."""
+    return Path(text).stem if Path(text).suffix and " " not in text else text
+
+
+def _names(axes: Axes, places: NDArray[np.float64], names: list[tuple[str, int]], side: float) -> None:
+    """Write names above their samples, the first ones first, as far as names don't cover each other."""
     low, high = np.array([axes.get_xlim(), axes.get_ylim()]).T
     taken: list[tuple[float, float, float, float]] = []
     centred: Any = {"ha": "center", "va": "center", "color": INK, "zorder": 7}
-    for group, sample in projection.anchors:
-        name = style.fit(groups.name(group), NAMED, size=SMALL + 0.5, keep="start")
+    for text, sample in names:
+        name = style.fit(text, NAMED * side, size=SMALL + 0.5, keep="start")
         width, height = style.text_width(name, size=SMALL + 0.5) + 0.06, style.line_height(SMALL)
         x, y = (places[sample] - low) / (high - low) * side + (0, 0.09)  # above its sample, which it would cover
         x, y = np.clip(x, width / 2, side - width / 2), np.clip(y, height / 2, side - height / 2)
@@ -224,11 +238,14 @@ def _caption(page: Page, projection: Projection, left: float, top: float, side: 
     page.text(left, top, style.fit(projection.layer, side, weight="bold"), weight="bold")
     top += style.line_height(LABEL)
     quality = projection.quality
+    if projection.constant:
+        page.text(left, top, style.fit("the same for all samples", side, size=SMALL), size=SMALL, color=WARN)
+        return
     rows = [
         (f"{projection.width:,} features", "picture", "layer"),
         ("k-NN", _share(quality.knn), _share(quality.knn_features)),
-        ("silhouette", style.number(quality.silhouette), style.number(quality.silhouette_features)),
-        ("trustworthiness", style.number(quality.trustworthiness), ""),
+        ("silhouette", _decimal(quality.silhouette), _decimal(quality.silhouette_features)),
+        ("trustworthiness", _decimal(quality.trustworthiness), ""),
     ]
     for row, (what, near, far) in enumerate(rows):
         colour = INK if row else FAINT
@@ -236,6 +253,10 @@ def _caption(page: Page, projection: Projection, left: float, top: float, side: 
         page.text(left, below, what, size=SMALL, color=FAINT)
         page.text(left + 1.55, below, near, size=SMALL, color=colour, ha="right")
         page.text(left + 2.1, below, far, size=SMALL, color=colour, ha="right")
+
+
+def _decimal(value: float) -> str:
+    return f"{value:.3f}".replace("-", "−") if np.isfinite(value) else "–"
 
 
 def _share(value: float) -> str:

@@ -98,8 +98,8 @@ def _curve(axes: Axes, result: Probes) -> None:
         places, accuracy, spread, color=LINE, marker="o", markersize=5, linewidth=1.6, capsize=3, elinewidth=1
     )
     plain: Any = {"textcoords": "offset points", "ha": "center", "fontsize": SMALL, "color": INK, "path_effects": HALO}
-    for x, y in zip(places, accuracy, strict=True):
-        axes.annotate(f"{y:.1%}", (x, y), (0, 8), zorder=5, **plain)
+    for x, y, above in zip(places, accuracy, spread, strict=True):
+        axes.annotate(f"{y:.1%}", (x, min(y + above, 1)), (0, 6), zorder=5, **plain)
     axes.set_xlim(-0.5, len(places) - 0.5)
     axes.set_ylim(0, 1.08)
     for side in ("left", "bottom"):
