@@ -14,8 +14,7 @@ MOST = 5000  # points that distances are measured between; of more, a sample
 
 @dataclass(frozen=True)
 class Quality:
-    """Figures of one layer's projection; NaN where they can't be had (no classes, too few
-    points, all points in one place).
+    """Figures of one layer's projection; NaN where there are no classes, too few points, or all in one place.
 
     Attributes
     ----------

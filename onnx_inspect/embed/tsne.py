@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from onnx_inspect.embed._wide import components, constant, narrowed
 from onnx_inspect.errors import MissingExtra
 
+FEW = 1000  # points up to which threads wait for each other longer than they work
 LARGE = 5000  # points from which openTSNE is worth its own neighbour search
 LIBRARIES = ("auto", "sklearn", "opentsne")
 
@@ -80,7 +83,8 @@ def fit(points: NDArray[np.float32], params: Params) -> NDArray[np.float32]:
         init="pca" if points.shape[1] >= params.dim else "random",
         random_state=params.seed,
     )
-    return np.asarray(model.fit_transform(points), np.float32)
+    with threadpool_limits(1) if len(points) < FEW else nullcontext():
+        return np.asarray(model.fit_transform(points), np.float32)
 
 
 def settled(params: Params, count: int) -> Params:
