@@ -55,7 +55,7 @@ def write(
     if step > 1:
         kept = len(range(0, len(captured), step))
         notes.append(
-            f"projector: {kept:,} of {len(captured):,} samples, every {step}th, for it loads at most {POINTS:,}"
+            f"projector: {kept:,} of {len(captured):,} samples, one of every {step}, for it loads at most {POINTS:,}"
         )
     tensors: dict[str, NDArray[Any]] = {}
     with Writer(folder) as writer:

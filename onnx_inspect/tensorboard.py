@@ -126,7 +126,7 @@ def projector(
     step, notes, folder = math.ceil(count / POINTS), [], Path(folder)
     if step > 1:
         kept = math.ceil(count / step)
-        notes.append(f"projector: {kept:,} of {count:,} points, every {step}th, for it loads at most {POINTS:,}")
+        notes.append(f"projector: {kept:,} of {count:,} points, one of every {step}, for it loads at most {POINTS:,}")
     config = ProjectorConfig()
     for number, (name, tensor) in enumerate(tensors.items()):
         entry = config.embeddings.add(tensor_name=name, tensor_path=f"points-{number}.tsv")

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,18 +143,26 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     np.save(folder / "points.npy", points)
     names = {"label": list("abcdefg"), "n": list(range(7))}
     board.projector(folder / "run", {"a/b": points}, names, np.zeros((7, 4, 6, 3), np.uint8))
+    with serving(folder) as address:
+        yield address
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """A TensorBoard of the runs in a folder, on a port that was free; its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", str(port)]
-    with (folder / "log").open("w") as log:
+    log = folder.with_name(f"{folder.name}.log")
+    with log.open("w") as file:
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--load_fast", "false", "--reload_interval", "1"],
-            stdout=log,
-            stderr=log,
+            stdout=file,
+            stderr=file,
         )
     try:
-        yield ready(f"http://127.0.0.1:{port}", process, folder / "log")
+        yield ready(f"http://127.0.0.1:{port}", process, log)
     finally:
         process.terminate()
         process.wait(10)
