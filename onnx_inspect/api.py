@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_inspect.analysis import attributions, saliency
+from onnx_inspect.cam._budget import Budget, parse_budget
 from onnx_inspect.cam._probe import Attribution
 from onnx_inspect.engine import Engine
 from onnx_inspect.errors import InputError, TargetError
@@ -132,6 +133,7 @@ def explain(
     params: Mapping[str, Any] | None = None,
     combine: str = "mean",
     smooth: str | None = None,
+    budget: str | int | Budget | None = None,
     seed: int = 0,
     providers: Sequence[str] = ("cpu",),
     threads: int | None = None,
@@ -166,6 +168,9 @@ def explain(
     combine : {'mean', 'max', 'product'}
         How maps of several layers become one.
     smooth : {'augment', 'eigen'}, optional
+    budget : int or str, optional
+        Passes for each input (200), or seconds for all ('5s'), for methods that run many masks: the most informative
+        ones first, until the map is stable. `estimate` says what was spent. The method's definition where None.
     seed : int
         Of everything random.
     providers : sequence of str
@@ -199,6 +204,7 @@ def explain(
         targets=_target(target, batch),
         combine=combine,
         smooth=smooth,
+        budget=budget if budget is None or isinstance(budget, Budget) else parse_budget(str(budget)),
         seed=seed,
         make_engine=lambda part: Engine(part, providers=providers, threads=threads),
     )

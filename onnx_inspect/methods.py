@@ -12,13 +12,14 @@ import numpy as np
 from onnx_inspect import discover
 from onnx_inspect.analysis import combination
 from onnx_inspect.cam._component import principal_component
+from onnx_inspect.cam._budget import Budget, Meter
 from onnx_inspect.cam._probe import Attribution, Maps, Probe, parse_params
 from onnx_inspect.engine import Engine
 from onnx_inspect.errors import InspectError, LayerError, MethodError, TargetError
 from onnx_inspect.graph.model import Model
 from onnx_inspect.inputs.batch import Batch
 from onnx_inspect.scene import Memory, Scene, scene
-from onnx_inspect.smoothing import augmented
+from onnx_inspect.smoothing import AUGMENTATIONS, augmented
 from onnx_inspect.targets import EveryClass, Target
 
 METHODS = "onnx_inspect.cam"
@@ -26,7 +27,12 @@ SMOOTHING = ("augment", "eigen")
 
 
 def attribute(
-    view: Scene, method: str, params: Mapping[str, str] | None = None, *, smooth: str | None = None
+    view: Scene,
+    method: str,
+    params: Mapping[str, str] | None = None,
+    *,
+    smooth: str | None = None,
+    budget: Budget | None = None,
 ) -> Attribution:
     """Run one method on a Scene.
 
@@ -35,6 +41,9 @@ def attribute(
     smooth : {'augment', 'eigen'}, optional
         ``augment`` averages the maps of six variants of the input, each scaled to [0, 1]: as it is and flipped, times
         0.9, 1 and 1.1. ``eigen`` takes the first principal component of the weighted channels instead of their sum.
+    budget : Budget, optional
+        What methods that run many masks may spend: the most informative masks are run first, and fewer still where the
+        map is stable before. In full, as the method defines it, where None.
 
     Raises
     ------
@@ -56,7 +65,8 @@ def attribute(
         raise LayerError(view.blind)
     if module.CLASS_AWARE and view.target is None:
         raise TargetError(f"{method} explains a class score, but {view.reason}; eigen-cam needs none")
-    run = _smoothed(module, method, settings, smooth)
+    meter = Meter(budget) if budget is not None else None
+    run = _smoothed(module, method, settings, smooth, meter)
     start, before = time.perf_counter(), view.sections.passes
     values = run(view) if text is None or on_layer else text.on_tokens(run(view))
     after = view.sections.passes
@@ -78,19 +88,28 @@ def attribute(
         target=view.target.describe() if view.target is not None else "",
         boxes=view.fixed.boxes if view.target is not None else (None,) * view.batch.n,
         notes=view.fixed.notes if view.target is not None else (),
+        estimate=meter.estimate() if meter is not None else None,
     )
 
 
-def _smoothed(module: Any, method: str, settings: Any, smooth: str | None) -> Callable[[Scene], Maps]:
+def _smoothed(
+    module: Any, method: str, settings: Any, smooth: str | None, meter: Meter | None
+) -> Callable[[Scene], Maps]:
     """The method as it is run on a scene, with its smoothing."""
     if smooth is None:
-        return lambda view: module.attribute(view.probe(), settings)
+        return lambda view: module.attribute(replace(view.probe(), meter=meter), settings)
     if smooth == "eigen":
         if not getattr(module, "WEIGHTS_CHANNELS", False):
             raise MethodError(f"{method} makes no sum of weighted channels, so it has no principal component to take")
-        return lambda view: module.attribute(_eigen(view.probe()), settings)
+        return lambda view: module.attribute(_eigen(replace(view.probe(), meter=meter)), settings)
     if smooth == "augment":
-        return lambda view: augmented(view, lambda one: module.attribute(one.probe(), settings))
+        parts = iter(range(len(AUGMENTATIONS), 0, -1))  # copies that have still to share what is left
+        return lambda view: augmented(
+            view,
+            lambda one: module.attribute(
+                replace(one.probe(), meter=meter.part(next(parts)) if meter is not None else None), settings
+            ),
+        )
     raise MethodError(f"unknown smoothing {smooth!r}; there are: {', '.join(SMOOTHING)}")
 
 
@@ -117,6 +136,7 @@ def explain_all(
     targets: Sequence[Target] = (),
     combine: str | None = None,
     smooth: str | None = None,
+    budget: Budget | None = None,
     output: str | None = None,
     seed: int = 0,
     make_engine: Callable[[Model], Engine] = Engine,
@@ -131,6 +151,8 @@ def explain_all(
         What to explain, one map each; each input's best class, box or segment where there are none.
     combine : {'mean', 'max', 'product'}, optional
         One map of all layers, instead of one each.
+    budget : Budget, optional
+        Of each map.
 
     Raises
     ------
@@ -149,7 +171,7 @@ def explain_all(
             if which in seen and _runs_once(method):
                 continue  # neither layer nor target would change it
             try:
-                found = attribute(view, method, settings[method], smooth=smooth)
+                found = attribute(view, method, settings[method], smooth=smooth, budget=budget)
             except (MethodError, LayerError, TargetError) as error:
                 if isinstance(error, TargetError) and view.target is not None:
                     raise  # the model has scores, but not that class, box or region

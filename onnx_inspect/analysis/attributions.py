@@ -80,6 +80,7 @@ def _method(attribution: Attribution, batch: Batch) -> Meta:
         "passes": attribution.passes,
         "tail_passes": attribution.tail_passes,
         "seconds": round(attribution.seconds, 6),
+        "budget": attribution.estimate.budget if attribution.estimate is not None else None,
         "provider": attribution.provider,
         "shape": list(attribution.values.shape),
         "inputs": [
@@ -90,6 +91,7 @@ def _method(attribution: Attribution, batch: Batch) -> Meta:
                 "flat": attribution.flat[n],
                 "peak": None if attribution.flat[n] else _peak(attribution, batch, n),
                 **_tokens(attribution, batch, n),
+                "estimate": _estimate(attribution, n),
             }
             for n, source in enumerate(batch.sources)
         ],
@@ -102,6 +104,19 @@ def _tokens(attribution: Attribution, batch: Batch, index: int) -> Meta:
         return {}
     found = parts(attribution.values[index, 0], index, batch.read_as)
     return {"tokens": [{"text": piece, "value": _number(np.float64(value))} for piece, value in found]}
+
+
+def _estimate(attribution: Attribution, index: int) -> Meta | None:
+    """What a budget was spent on; null where the map is the method's definition."""
+    found = attribution.estimate
+    if found is None or found.complete[index]:
+        return None
+    return {
+        "passes": found.passes[index],
+        "of": found.whole[index],
+        "stability": _number(found.stability[index]),
+        "stable_from": found.stable,
+    }
 
 
 def _layer(attribution: Attribution) -> str:

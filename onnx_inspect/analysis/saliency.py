@@ -51,6 +51,8 @@ class CamMap:
         Centre of the strongest cell in the original's pixels (a signal's samples).
     box : (x0, y0, x1, y1) or None
         The box that was explained, outlined on this map alone.
+    estimate : str
+        What it rests on, where a budget kept the method from running in full.
     """
 
     method: str
@@ -61,6 +63,7 @@ class CamMap:
     problem: str = ""
     peak: tuple[float, float] | None = None
     box: Box | None = None
+    estimate: str = ""
 
 
 @dataclass(frozen=True)
@@ -210,6 +213,7 @@ def _map(
         score=score if attribution.class_aware and math.isfinite(score) else None,
         values=values[0] if size is not None and size[0] == 1 and values.ndim == 2 else values,
         problem=problem,
+        estimate=attribution.estimate.describe(index) if attribution.estimate is not None else "",
         box=_on_picture(attribution.boxes[index], placement, size)
         if attribution.class_aware and attribution.boxes
         else None,

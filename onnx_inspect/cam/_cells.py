@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_inspect.cam._anytime import Plan, maps
 from onnx_inspect.cam._masking import background, masked
 from onnx_inspect.cam._params import one_of
 from onnx_inspect.cam._probe import Index, Maps, Probe
@@ -30,10 +31,17 @@ def segment(inputs: Maps, kind: str, count: int, compactness: float) -> list[Ind
     return [slic(picture, count, compactness) for picture in inputs]
 
 
-def dimmed_scores(
-    probe: Probe, labels: Sequence[Index], designs: Sequence[Maps], *, fill: str, probability: bool
-) -> list[NDArray[np.float64]]:
-    """Scores of inputs whose cells are shown by given shares.
+def dimmed(
+    probe: Probe,
+    labels: Sequence[Index],
+    designs: Sequence[Maps],
+    make: Callable[[list[NDArray[np.float64]]], Maps],
+    *,
+    fill: str,
+    probability: bool,
+    first: int = 0,
+) -> Maps:
+    """Run inputs whose cells are shown by given shares, and make maps of what they score.
 
     Parameters
     ----------
@@ -41,10 +49,10 @@ def dimmed_scores(
         Each input's cells, numbered from 0.
     designs : sequence of N ndarrays, (R, cells), float32
         Share of each cell that is shown, in [0, 1]: 0 puts the fill in its place. R may differ between inputs.
-
-    Returns
-    -------
-    list of N ndarrays, (R,), float64
+    make : callable
+        Each input's scores, N ndarrays (R,) -> the maps.
+    first : int
+        Rows of each design that can't be done without.
     """
     of = np.repeat(np.arange(len(designs)), [len(design) for design in designs])
     ends = np.cumsum([len(design) for design in designs])
@@ -59,8 +67,16 @@ def dimmed_scores(
             masks[here] = designs[n][positions[here] - starts[n]][:, labels[n]]
         return masked(probe.inputs, hidden, of[positions], masks)
 
-    scores = probe.scores(rows, of, probability=probability)
-    return np.split(scores, ends[:-1])
+    plan = Plan(
+        rows=rows,
+        of=of,
+        make=lambda scores: make(np.split(scores, ends[:-1])),
+        masks=[np.arange(start, end)[:, None] for start, end in zip(starts, ends, strict=True)],
+        features=lambda n: designs[n],
+        probability=probability,
+        first=first,
+    )
+    return maps(probe, plan)
 
 
 def paint(labels: Sequence[Index], values: Sequence[NDArray[np.float64]]) -> Maps:

@@ -1,16 +1,22 @@
-"""Which smooth random masks RISE draws, and how a weighted sum of them is made without keeping them."""
+"""Which smooth random masks RISE draws, and what the scores under them make of each pixel."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_inspect.cam._probe import Index, Maps
+from onnx_inspect.cam import _anytime
+from onnx_inspect.cam._anytime import Plan, coarse
+from onnx_inspect.cam._masking import background, masked
+from onnx_inspect.cam._params import one_of
+from onnx_inspect.cam._probe import Index, Maps, Probe
 from onnx_inspect.ops import resize
+
+Floats = NDArray[np.float64]
 
 BLOCK = 64  # masks that exist at one time while they are summed
 
@@ -59,6 +65,11 @@ class GridMasks:
             total += np.tensordot(weights[:, block], self.make(block).astype(np.float64), 1)
         return total
 
+    @cached_property
+    def coarse(self) -> Maps:
+        """The masks themselves, at a coarse resolution, (M, h, w)."""
+        return np.concatenate([coarse(self.make(block)) for block in self._blocks()])
+
     def _blocks(self) -> Iterator[Index]:
         for start in range(0, len(self), BLOCK):
             yield np.arange(start, min(start + BLOCK, len(self)))
@@ -74,3 +85,46 @@ def draw(rng: np.random.Generator, count: int, cells: int, keep: float, size: tu
     grids = (rng.random((count, cells, cells)) < keep).astype(np.float32)
     places = np.stack([rng.integers(0, cell_side(side, cells), count) for side in size], axis=1)
     return GridMasks(grids, places, size)
+
+
+def check_estimator(kind: str) -> None:
+    """Refuse an estimator that is none of ``centred``, ``plain`` and ``coverage``.
+
+    Raises
+    ------
+    ValueError
+    """
+    one_of("estimator", kind, "centred", "plain", "coverage")
+
+
+def averaged(probe: Probe, masks: GridMasks, *, keep: float, fill: str, probability: bool, estimator: str) -> Maps:
+    """Run inputs under masks and average the masks by their scores: RISE's maps, (N, H, W), in the score's unit."""
+    count = len(probe.inputs)
+    hidden = background(probe.inputs, fill)
+    of = np.tile(np.arange(count), len(masks))  # all inputs under one mask, then under the next
+
+    def rows(positions: Index) -> Maps:
+        chosen, where = np.unique(positions // count, return_inverse=True)
+        return masked(probe.inputs, hidden, of[positions], masks.make(chosen)[where])
+
+    def made(scores: Floats, weighted_sum: Callable[[Floats], Floats]) -> Maps:
+        own = scores.reshape(-1, count).T  # (N, M)
+        if estimator == "coverage":
+            shown = weighted_sum(np.ones((1, len(masks))))
+            return np.asarray(weighted_sum(own) / np.maximum(shown, 1e-6), np.float32)
+        mean = own.mean(axis=1, keepdims=True) if estimator == "centred" else np.zeros((count, 1))
+        return np.asarray(mean[:, :, None] + weighted_sum(own - mean) / (len(masks) * keep), np.float32)
+
+    def sketched(scores: Floats) -> Maps:
+        return made(scores, lambda weights: np.einsum("rm,mhw->rhw", weights, masks.coarse))
+
+    plan = Plan(
+        rows=rows,
+        of=of,
+        make=lambda scores: made(scores, masks.weighted_sum),
+        masks=[np.arange(n, len(of), count)[:, None] for n in range(count)],
+        features=lambda n: masks.coarse.reshape(len(masks), -1),
+        probability=probability,
+        sketch=sketched,
+    )
+    return _anytime.maps(probe, plan)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_inspect.cam._budget import Estimate, Meter
 from onnx_inspect.errors import MethodError
 from onnx_inspect.ops import sigmoid, softmax
 from onnx_inspect.params import parse_params as parse_params
@@ -88,6 +89,8 @@ class Probe:
     weigh : callable
         Makes one map of each input's channels and their weights, (N, K): their weighted sum, unless the user asked for
         something smoother.
+    meter : Meter or None
+        What methods that run many masks may spend; None for all of them.
     """
 
     inputs: Maps
@@ -105,6 +108,7 @@ class Probe:
     layer_gradients: LayerGradients = no_gradients
     input_gradients: InputGradients = no_gradients
     weigh: Weigh = weighted_sum
+    meter: Meter | None = None
 
     def of_class(self, scores: NDArray[np.float64], of: Index, *, probability: bool = False) -> NDArray[np.float64]:
         """Each row's score for its input's class, (B,); as a probability when asked and when scores are logits."""
@@ -178,6 +182,8 @@ class Attribution:
         Whether the map depends on the target at all.
     notes : tuple of str
         Choices made for the user.
+    estimate : Estimate or None
+        What was spent under a budget; None where the map is the method's definition.
     """
 
     values: Maps
@@ -196,6 +202,7 @@ class Attribution:
     notes: tuple[str, ...] = field(default=())
     target: str = ""
     boxes: tuple[tuple[float, float, float, float] | None, ...] = ()
+    estimate: Estimate | None = None
 
     @property
     def flat(self) -> tuple[bool, ...]:

@@ -12,7 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from onnx_inspect.cam._anytime import Plan, coarse, maps
 from onnx_inspect.cam._probe import Index, Maps, Probe
 
 CLASS_AWARE = True
@@ -45,10 +47,21 @@ def attribute(probe: Probe, params: Params) -> Maps:
         return variants
 
     base = probe.base_scores()
+
+    def made(losses: NDArray[np.float64]) -> Maps:
+        return probe.weighted(losses / np.where(base == 0, 1.0, np.abs(base))[:, None])
+
     linear = probe.linear_weights()
     if linear is not None:
-        losses = linear * (activations.mean(axis=(2, 3), dtype=np.float64) - fills)
-    else:
-        losses = base[:, None] - probe.tail_scores(rows, of).reshape(count, channels)
-    weights = losses / np.where(base == 0, 1.0, np.abs(base))[:, None]
-    return probe.weighted(weights)
+        return made(linear * (activations.mean(axis=(2, 3), dtype=np.float64) - fills))
+    flat = activations.reshape(count, channels, -1)
+    plan = Plan(
+        rows=rows,
+        of=of,
+        make=lambda scores: made(base[:, None] - scores.reshape(count, channels)),
+        masks=list(np.arange(len(of)).reshape(count, channels, 1)),
+        features=lambda n: coarse(activations[n]).reshape(channels, -1),
+        tail=True,
+        weight=lambda n, known: np.linalg.norm(flat[n].astype(np.float64), axis=1),
+    )
+    return maps(probe, plan)

@@ -9,7 +9,7 @@ asks for one window at a time; here all inputs and widths, and all rectangles th
 The sum counts places that were tried often as strong where s is positive and as weak where it is negative, so it needs
 scores that are near 0 without evidence. For logits take ``estimate=mean``, ``sum s k / sum k``, which doesn't ask how
 often a place was tried.
-Cost: two full passes a window: 300 with the defaults.
+Cost: two full passes a window: 300 with the defaults. A budget makes the search shorter.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_inspect.cam._anytime import COARSE, ENOUGH, rank_correlation
+from onnx_inspect.cam._budget import Estimate, Meter
 from onnx_inspect.cam._direct import Direct
 from onnx_inspect.cam._masking import background, check_fill, masked
 from onnx_inspect.cam._params import at_least, one_of, score_kind
@@ -58,18 +60,67 @@ class Params:
 def attribute(probe: Probe, params: Params) -> Maps:
     """Compute the maps, (N, H, W), signed: for sums at most the number of widths, for means in the score's unit."""
     widths = np.linspace(params.narrowest, params.widest, params.widths)
-    searches = [Direct(params.windows, params.epsilon) for _ in range(len(probe.inputs) * len(widths))]
+    windows = params.windows
+    if probe.meter is not None and probe.meter.passes is not None:
+        windows = min(windows, max(1, probe.meter.passes // (2 * len(widths))))
+    inputs = [[Direct(windows, params.epsilon) for _ in widths] for _ in probe.inputs]
     hidden = background(probe.inputs, params.fill)
-    while pending := [(s, search.ask()) for s, search in enumerate(searches) if len(search.ask())]:
-        owners = np.repeat([s for s, _ in pending], [len(points) for _, points in pending])
-        points = np.concatenate([points for _, points in pending])
-        gains = _gains(probe, params, hidden, owners // len(widths), points, widths[owners % len(widths)])
-        for s, _ in pending:
-            searches[s].tell(gains[owners == s])
+    over: set[int] = set()
+    while pending := [
+        (n, w, search)
+        for n, searches in enumerate(inputs)
+        for w, search in enumerate(searches)
+        if n not in over and len(search.ask())
+    ]:
+        counts = [len(search.ask()) for _, _, search in pending]
+        owners = np.repeat([n for n, _, _ in pending], counts)
+        sizes = np.repeat([widths[w] for _, w, _ in pending], counts)
+        points = np.concatenate([search.ask() for _, _, search in pending])
+        gains = _gains(probe, params, hidden, owners, points, sizes)
+        for (_, _, search), own in zip(pending, np.split(gains, np.cumsum(counts)[:-1]), strict=True):
+            search.tell(own)
+        if probe.meter is not None:
+            late = probe.meter.late
+            over |= {n for n, s in enumerate(inputs) if late or _stability(s, widths, params) >= probe.meter.stable}
+    if probe.meter is not None:
+        whole = windows == params.windows and not over
+        probe.meter.note(_estimate(inputs, widths, params, probe.meter, whole=whole))
     size = (probe.inputs.shape[2], probe.inputs.shape[3])
+    return np.stack([_map(searches, widths, params, size) for searches in inputs])
+
+
+def _map(
+    searches: list[Direct], widths: Floats, params: Params, size: tuple[int, int], half: int | None = None
+) -> Maps:
+    """One input's map, (H, W): of all windows, or of one of two random halves."""
     combine = _mean if params.estimate == "mean" else _sum
-    maps = np.stack([combine(search, widths[s % len(widths)], size) for s, search in enumerate(searches)])
-    return maps.reshape(len(probe.inputs), len(widths), *size).sum(axis=1).astype(np.float32)
+    maps = []
+    for search, width in zip(searches, widths, strict=True):
+        windows = np.arange(len(search.values))
+        if half is not None:
+            windows = np.random.default_rng(0).permutation(windows)[half::2]
+        maps.append(combine(search.points[windows], search.values[windows], width, size))
+    return np.sum(maps, axis=0).astype(np.float32)
+
+
+def _stability(searches: list[Direct], widths: Floats, params: Params) -> float:
+    """Rank correlation of the maps of every second window and of the others; NaN of too few."""
+    if sum(len(search.values) for search in searches) < ENOUGH or min(len(s.values) for s in searches) < 2:
+        return float("nan")
+    one, other = (_map(searches, widths, params, (COARSE, COARSE), half) for half in (0, 1))
+    return rank_correlation(one, other)
+
+
+def _estimate(inputs: list[list[Direct]], widths: Floats, params: Params, meter: Meter, *, whole: bool) -> Estimate:
+    """What was spent; `whole` where no search was cut short."""
+    spent = tuple(2 * sum(len(search.values) for search in searches) for searches in inputs)
+    return Estimate(
+        meter.budget.describe(),
+        spent,
+        spent if whole else (2 * params.windows * params.widths,) * len(inputs),
+        tuple(_stability(searches, widths, params) for searches in inputs),
+        meter.stable,
+    )
 
 
 def _gains(probe: Probe, params: Params, hidden: Maps | None, inputs: Index, points: Floats, widths: Floats) -> Floats:
@@ -97,15 +148,15 @@ def _profiles(points: Floats, widths: Floats, size: tuple[int, ...]) -> tuple[Fl
     return falls[0], falls[1]
 
 
-def _sum(search: Direct, width: float, size: tuple[int, int]) -> Floats:
+def _sum(points: Floats, gains: Floats, width: float, size: tuple[int, int]) -> Floats:
     """All windows of one search, weighted by their gains, at most 1."""
-    down, across = _profiles(search.points, np.full(len(search.points), width), size)
-    total = (down * search.values[:, None]).T @ across
+    down, across = _profiles(points, np.full(len(points), width), size)
+    total = (down * gains[:, None]).T @ across
     top = float(total.max())
     return np.asarray(total / top if top > 0 else total)
 
 
-def _mean(search: Direct, width: float, size: tuple[int, int]) -> Floats:
+def _mean(points: Floats, gains: Floats, width: float, size: tuple[int, int]) -> Floats:
     """Gain of a window centred at each pixel, interpolated between those tried: ``sum s k / sum k``."""
-    down, across = _profiles(search.points, np.full(len(search.points), width), size)
-    return np.asarray((down * search.values[:, None]).T @ across / np.maximum(down.T @ across, 1e-12))
+    down, across = _profiles(points, np.full(len(points), width), size)
+    return np.asarray((down * gains[:, None]).T @ across / np.maximum(down.T @ across, 1e-12))

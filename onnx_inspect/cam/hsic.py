@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_inspect.cam._cells import dimmed_scores
+from onnx_inspect.cam._cells import dimmed
 from onnx_inspect.cam._masking import check_fill
 from onnx_inspect.cam._params import at_least, one_of, score_kind
 from onnx_inspect.cam._probe import Maps, Probe
@@ -57,9 +57,12 @@ def attribute(probe: Probe, params: Params) -> Maps:
     masks = _balanced(probe.rng, params.masks, shape[0] * shape[1])
     count = len(probe.inputs)
     probability = params.score == "probability"
-    scores = dimmed_scores(probe, [labels] * count, [masks] * count, fill=params.fill, probability=probability)
-    values = np.stack([dependence(masks, y, params.width) for y in scores])
-    return resize(values.reshape(count, *shape).astype(np.float32), size)
+
+    def made(scores: list[Floats]) -> Maps:
+        values = np.stack([dependence(masks, y, params.width) for y in scores])
+        return resize(values.reshape(count, *shape).astype(np.float32), size)
+
+    return dimmed(probe, [labels] * count, [masks] * count, made, fill=params.fill, probability=probability)
 
 
 def _balanced(rng: np.random.Generator, count: int, cells: int) -> Maps:

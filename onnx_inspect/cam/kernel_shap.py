@@ -18,7 +18,7 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_inspect.cam._cells import check_segmentation, dimmed_scores, paint, segment
+from onnx_inspect.cam._cells import check_segmentation, dimmed, paint, segment
 from onnx_inspect.cam._masking import check_fill
 from onnx_inspect.cam._params import at_least, between, score_kind
 from onnx_inspect.cam._probe import Maps, Probe
@@ -57,10 +57,13 @@ def attribute(probe: Probe, params: Params) -> Maps:
     drawn = [coalitions(np.random.default_rng(seed), int(cells.max()) + 1, params.samples) for cells in labels]
     designs = [np.concatenate([np.zeros_like(z[:1]), z]) for z, _ in drawn]
     probability = params.score == "probability"
-    scores = dimmed_scores(probe, labels, designs, fill=params.fill, probability=probability)
     full = probe.base_scores(probability=probability)
-    values = [solve(z, w, y[1:] - y[0], f - y[0]) for (z, w), y, f in zip(drawn, scores, full, strict=True)]
-    return paint(labels, values)
+
+    def made(scores: list[Floats]) -> Maps:
+        each = zip(drawn, scores, full, strict=True)
+        return paint(labels, [solve(z, w, y[1:] - y[0], f - y[0]) for (z, w), y, f in each])
+
+    return dimmed(probe, labels, designs, made, fill=params.fill, probability=probability, first=1)
 
 
 def coalitions(rng: np.random.Generator, cells: int, samples: int) -> tuple[Maps, Floats]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_inspect.cam._cells import check_segmentation, dimmed_scores, paint, segment
+from onnx_inspect.cam._cells import check_segmentation, dimmed, paint, segment
 from onnx_inspect.cam._masking import check_fill
 from onnx_inspect.cam._params import at_least, between, score_kind
 from onnx_inspect.cam._probe import Maps, Probe
@@ -56,9 +56,12 @@ def attribute(probe: Probe, params: Params) -> Maps:
     labels = probe.cells or segment(probe.inputs, params.segmentation, params.segments, params.compactness)
     seed = int(probe.rng.integers(2**63))  # every input draws the same stream, however many there are
     designs = [_samples(np.random.default_rng(seed), params.samples, int(cells.max()) + 1) for cells in labels]
-    scores = dimmed_scores(probe, labels, designs, fill=params.fill, probability=params.score == "probability")
-    weights = [_fit(z.astype(np.float64), y, params) for z, y in zip(designs, scores, strict=True)]
-    return paint(labels, weights)
+
+    def made(scores: list[NDArray[np.float64]]) -> Maps:
+        return paint(labels, [_fit(z.astype(np.float64), y, params) for z, y in zip(designs, scores, strict=True)])
+
+    probability = params.score == "probability"
+    return dimmed(probe, labels, designs, made, fill=params.fill, probability=probability, first=1)
 
 
 def _samples(rng: np.random.Generator, count: int, cells: int) -> Maps:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_inspect.cam._anytime import Plan, maps
 from onnx_inspect.cam._masking import background, check_fill
 from onnx_inspect.cam._params import between, score_kind
 from onnx_inspect.cam._probe import Index, Maps, Probe
@@ -60,11 +61,24 @@ def attribute(probe: Probe, params: Params) -> Maps:
         return variants
 
     probability = params.score == "probability"
-    scores = probe.scores(rows, of, probability=probability).reshape(count, len(tops), len(lefts))
-    losses = probe.base_scores(probability=probability)[:, None, None] - scores
+    base = probe.base_scores(probability=probability)[:, None, None]
     vertical, horizontal = _inside(tops, bottoms, height), _inside(lefts, rights, width)
     overlaps = np.outer(vertical.sum(axis=0), horizontal.sum(axis=0))
-    return np.asarray(vertical.T @ losses @ horizontal / overlaps, np.float32)
+
+    def made(scores: NDArray[np.float64]) -> Maps:
+        losses = base - scores.reshape(count, len(tops), len(lefts))
+        return np.asarray(vertical.T @ losses @ horizontal / overlaps, np.float32)
+
+    places = np.stack(np.meshgrid((tops + bottoms) / height, (lefts + rights) / width, indexing="ij"), axis=-1)
+    plan = Plan(
+        rows=rows,
+        of=of,
+        make=made,
+        masks=list(np.arange(len(of)).reshape(count, windows, 1)),
+        features=lambda n: places.reshape(windows, 2),
+        probability=probability,
+    )
+    return maps(probe, plan)
 
 
 def spans(length: int, window: float, stride: float) -> tuple[Index, Index]:

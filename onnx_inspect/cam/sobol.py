@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_inspect.cam._cells import dimmed_scores
+from onnx_inspect.cam._cells import dimmed
 from onnx_inspect.cam._masking import check_fill
 from onnx_inspect.cam._params import at_least, score_kind
 from onnx_inspect.cam._probe import Maps, Probe
@@ -55,9 +55,12 @@ def attribute(probe: Probe, params: Params) -> Maps:
     design = replicated(probe.rng, params.designs, shape[0] * shape[1]).astype(np.float32)
     count = len(probe.inputs)
     probability = params.score == "probability"
-    scores = dimmed_scores(probe, [labels] * count, [design] * count, fill=params.fill, probability=probability)
-    indices = np.stack([total_indices(values, params.designs) for values in scores])
-    return resize(indices.reshape(count, *shape).astype(np.float32), size)
+
+    def made(scores: list[Floats]) -> Maps:
+        indices = np.stack([total_indices(values, params.designs) for values in scores])
+        return resize(indices.reshape(count, *shape).astype(np.float32), size)
+
+    return dimmed(probe, [labels] * count, [design] * count, made, fill=params.fill, probability=probability)
 
 
 def replicated(rng: np.random.Generator, designs: int, cells: int) -> Floats:

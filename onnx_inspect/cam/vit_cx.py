@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_inspect.cam._anytime import Plan, coarse, maps
 from onnx_inspect.cam._params import at_least, between, score_kind
 from onnx_inspect.cam._probe import Index, Maps, Probe
 from onnx_inspect.ops import resize
@@ -63,11 +64,23 @@ def attribute(probe: Probe, params: Params) -> Maps:
 
     probability = params.score == "probability"
     base = probe.base_scores(probability=probability)
-    scores = np.zeros((0, 2))
-    if len(of):
-        scores = probe.scores(rows, np.repeat(of, 2), probability=probability).reshape(-1, 2)
-    effects = np.split(scores[:, 0] - scores[:, 1] + base[of], np.cumsum(counts)[:-1])
-    return np.stack([_average(m, s, size) for m, s in zip(masks, effects, strict=True)]).astype(np.float32)
+    ends = np.cumsum(counts)
+
+    def made(scores: NDArray[np.float64]) -> Maps:
+        kept, noisy = scores.reshape(-1, 2).T
+        effects = np.split(kept - noisy + base[of], ends[:-1])
+        return np.stack([_average(m, s, size) for m, s in zip(masks, effects, strict=True)]).astype(np.float32)
+
+    pairs = np.arange(2 * len(of)).reshape(-1, 2)
+    plan = Plan(
+        rows=rows,
+        of=np.repeat(of, 2),
+        make=made,
+        masks=np.split(pairs, ends[:-1]),
+        features=lambda n: coarse(masks[n]).reshape(counts[n], -1),
+        probability=probability,
+    )
+    return maps(probe, plan) if len(of) else made(np.zeros(0))
 
 
 def clusters(activation: Maps, size: tuple[int, int], distance: float) -> Maps:

@@ -53,6 +53,11 @@ TEXT_METHOD = "occlusion"  # of texts
 @click.option("--decoder", metavar="NAME", help="How a detector's boxes are read.  [default: by its outputs' shapes]")
 @click.option("--combine", metavar="WAY", help="One map of all layers: mean, max or product.")
 @click.option("--smooth", metavar="WAY", help="augment: mean of six flips and scales; eigen: principal component.")
+@click.option(
+    "--budget",
+    metavar="PASSES|SECONDS",
+    help="200 or 5s: an estimate from the most informative masks, until it is stable.  [default: all masks]",
+)
 @params_option
 @click.option("--signed", is_flag=True, help="Also draw what speaks against the target, in a diverging map.")
 @save_option
@@ -71,6 +76,7 @@ def command(
     decoder: str | None,
     combine: str | None,
     smooth: str | None,
+    budget: str | None,
     params: tuple[tuple[str, str], ...],
     signed: bool,
     save: Path | None,
@@ -87,10 +93,12 @@ def command(
     Example:  onnx-inspect cam net.onnx cat.jpg --method recipro-cam --method eigen-cam --target 'tabby cat' -o maps/
               onnx-inspect cam net.onnx cat.jpg --target top-3 --smooth augment
               onnx-inspect cam net.onnx cat.jpg --target 'tabby~tiger cat' --layer Relu:-1 --layer Relu:0 --combine max
+              onnx-inspect cam net.onnx cat.jpg --method score-cam --method rise --budget 5s
               onnx-inspect cam reviews.onnx --text 'Not bad at all.' --method kernel-shap --words
               onnx-inspect cam yolo.onnx street.jpg --method rise --target box:40,298,180,668@person
     """
     from onnx_inspect.analysis import attributions
+    from onnx_inspect.cam._budget import parse_budget
     from onnx_inspect.cli._session import (
         emit,
         engines,
@@ -121,6 +129,7 @@ def command(
             targets=[one for text in targets for one in parse(text, batch.labels, gamma=gamma, decoder=decoder)],
             combine=combine,
             smooth=smooth,
+            budget=parse_budget(budget) if budget is not None else None,
             output=output,
             seed=settings.seed,
             make_engine=make_engine,
@@ -146,4 +155,14 @@ def _notes(results: list[tuple[Scene, Attribution]], skipped: list[Skipped]) -> 
     notes = [f"{entry.method} skipped: {entry.error}" for entry in skipped]
     layers = [f"layer {v.layer.name!r}: {v.why}; choose another with --layer" for v, a in results if v.layer and v.why]
     on_layer = any(a.layer for _, a in results)
-    return list(dict.fromkeys([*notes, *(layers if on_layer else []), *(note for _, a in results for note in a.notes)]))
+    spent = [note for _, a in results for note in _spent(a)]
+    made = [note for _, a in results for note in a.notes]
+    return list(dict.fromkeys([*notes, *(layers if on_layer else []), *made, *spent]))
+
+
+def _spent(attribution: Attribution) -> list[str]:
+    """What a budget was spent on, for each input."""
+    found = attribution.estimate
+    if found is None:
+        return []
+    return [f"{attribution.method}, {source}: {found.describe(n)}" for n, source in enumerate(attribution.sources)]

@@ -138,7 +138,8 @@ def _height(sample: CamPanel, width: float) -> float:
 
 
 def _captions(sample: CamPanel) -> float:
-    return style.line_height(LABEL) + 2 * style.line_height(SMALL) + 0.06
+    lines = 3 if any(result.estimate for result in sample.maps) else 2
+    return style.line_height(LABEL) + lines * style.line_height(SMALL) + 0.06
 
 
 def _draw_pictures(page: Page, sample: CamPanel, top: float, alpha: float, name: str) -> None:
@@ -146,14 +147,14 @@ def _draw_pictures(page: Page, sample: CamPanel, top: float, alpha: float, name:
     size = _cell(sample.picture)
     picture = _resized(sample.picture, size)
     captions = _captions(sample)
-    _caption(page, MARGIN, top, _pitch(sample) - GUTTER, "input", _extent(sample.picture), "")
+    _caption(page, MARGIN, top, _pitch(sample) - GUTTER, "input", _extent(sample.picture))
     _place(page, MARGIN, top + captions, picture, sample)
     for number, result in enumerate(sample.maps):
         row, column = divmod(number, _per_row(sample))
         left = MARGIN + (1 + column) * _pitch(sample)
         above = top + row * (captions + size[1] / DPI + GUTTER)
         room = _pitch(sample) - GUTTER
-        _caption(page, left, above, room, result.method, _says(result, room), result.layer)
+        _caption(page, left, above, room, result.method, _says(result, room), result.layer, result.estimate)
         if result.problem:
             axes = _place(page, left, above + captions, picture, sample, result)
             _write_problem(axes, result.problem, size)
@@ -191,11 +192,13 @@ def _mark(axes: Axes, result: CamMap, shape: tuple[int, ...]) -> None:
     cross[0].set_path_effects([withStroke(linewidth=2.8, foreground="black")])
 
 
-def _caption(page: Page, left: float, top: float, width: float, first: str, second: str, third: str) -> None:
+def _caption(page: Page, left: float, top: float, width: float, first: str, second: str, *others: str) -> None:
     page.text(left, top, style.fit(first, width, weight="bold"), weight="bold")
     top += style.line_height(LABEL)
     page.text(left, top, style.fit(second, width, size=SMALL, keep="start"), size=SMALL, color=INK)
-    page.text(left, top + style.line_height(SMALL), style.fit(third, width, size=SMALL), size=SMALL, color=FAINT)
+    for line in (line for line in others if line):
+        top += style.line_height(SMALL)
+        page.text(left, top, style.fit(line, width, size=SMALL), size=SMALL, color=FAINT)
 
 
 def _says(result: CamMap, width: float) -> str:

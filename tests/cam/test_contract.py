@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from onnx_inspect import discover
-from onnx_inspect.cam._probe import Index, Probe, Rows, is_flat, parse_params
+from onnx_inspect.cam._budget import Budget, Meter
+from onnx_inspect.cam._probe import Index, Probe, Rows, Score, is_flat, parse_params, weighted_sum
 from onnx_inspect.errors import MethodError
 
 METHODS = discover.names("onnx_inspect.cam")
@@ -61,6 +62,11 @@ def run(method: str, probe: Probe) -> NDArray[np.float32]:
     return values
 
 
+def limited(probe: Probe, passes: int) -> Probe:
+    """The probe under a budget that a stable map doesn't end."""
+    return replace(probe, meter=Meter(Budget(passes=passes), stable=2.0))
+
+
 def level(values: NDArray[np.float32]) -> bool:
     """Flat, but for the rounding of sums in float32."""
     return is_flat(values) or bool(np.ptp(values) <= 1e-5 * np.abs(values).max())
@@ -109,12 +115,13 @@ def test_the_order_of_channels_does_not_matter(method: str) -> None:
     np.testing.assert_allclose(run(method, shuffled), run(method, fake()), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("budget", [None, 12])
 @pytest.mark.parametrize("method", METHODS)
-def test_inputs_do_not_see_each_other(method: str) -> None:
-    both = run(method, fake(2))
+def test_inputs_do_not_see_each_other(method: str, budget: int | None) -> None:
+    both = run(method, fake(2) if budget is None else limited(fake(2), budget))
     swapped_probe = fake(2)
     first = replace(
-        swapped_probe,
+        swapped_probe if budget is None else limited(swapped_probe, budget),
         inputs=swapped_probe.inputs[:1],
         activations=swapped_probe.activations[:1],
         classes=swapped_probe.classes[:1],
@@ -123,6 +130,45 @@ def test_inputs_do_not_see_each_other(method: str) -> None:
         layer_gradients=lambda: swapped_probe.layer_gradients()[:1],
     )
     np.testing.assert_allclose(run(method, first)[0], both[0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_budget_for_everything_gives_the_definition(method: str) -> None:
+    """Where nothing counts as stable, all masks are run; so are they without a budget."""
+    full, probe = run(method, fake()), limited(fake(), 10**6)
+    np.testing.assert_allclose(run(method, probe), full, rtol=1e-5, atol=1e-7)
+    found = probe.meter.estimate() if probe.meter is not None else None
+    assert found is None or all(found.complete)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_budget_is_kept_and_what_was_spent_is_said(method: str) -> None:
+    counted = [0]
+    probe = limited(fake(), 12)
+
+    def counting(score: Score) -> Score:
+        def scored(rows: Rows, of: Index) -> NDArray[np.float64]:
+            counted[0] += len(of)
+            return score(rows, of)
+
+        return scored
+
+    probe = replace(
+        probe, score_inputs=counting(probe.score_inputs), score_activations=counting(probe.score_activations)
+    )
+    values = run(method, probe)
+    assert np.isfinite(values).all()
+    found = probe.meter.estimate() if probe.meter is not None else None
+    if found is not None:
+        assert sum(found.passes) == counted[0]
+        assert max(found.passes) <= 12
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_estimate_does_not_depend_on_the_block_size_or_the_run(method: str) -> None:
+    first = run(method, limited(fake(block=1), 12))
+    np.testing.assert_allclose(first, run(method, limited(fake(block=100), 12)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(first, run(method, limited(fake(block=1), 12)))
 
 
 @pytest.mark.parametrize("method", ON_LAYERS)
@@ -168,6 +214,19 @@ def test_a_model_that_ignores_its_input_gives_a_flat_map(method: str) -> None:
         input_gradients=lambda rows, of: np.zeros_like(rows(np.arange(len(of)))),
     )
     assert all(is_flat(m) for m in run(method, probe))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_declare_whether_they_weigh_channels(method: str) -> None:
+    """What is asked for a principal component instead of their sum."""
+    asked: list[int] = []
+
+    def weigh(weights: NDArray[np.float64], activations: NDArray[np.float32]) -> NDArray[np.float32]:
+        asked.append(len(weights))
+        return weighted_sum(weights, activations)
+
+    run(method, replace(fake(), weigh=weigh))
+    assert bool(asked) == getattr(MODULES[method], "WEIGHTS_CHANNELS", False)
 
 
 @pytest.mark.parametrize("method", METHODS)
