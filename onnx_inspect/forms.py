@@ -1,4 +1,4 @@
-"""How a model's own tensors are shown to a CAM method and put back: channels first, a signal as one row."""
+"""How a model's own tensors are shown to a CAM method and put back: channels first, windows joined, signals as rows."""
 
 from __future__ import annotations
 
@@ -17,26 +17,36 @@ Maps = NDArray[np.float32]
 
 
 def present(tensor: NDArray[Any], form: Spatial) -> Maps:
-    """Show a layer's tensor as (N, K, h, w), float32: channels first, prefix tokens left out, a signal as one row."""
+    """Show a layer's tensor as (N, K, *grid), float32: channels first, a signal as one row.
+
+    Prefix tokens are left out, windows put back in their places on the grid.
+    """
     maps = np.asarray(tensor, np.float32)
-    if form.form == "tokens":
-        maps = maps[:, form.prefix : form.prefix + form.cells].reshape(len(maps), *form.grid, -1)
-    if form.form in ("tokens", "channels-last"):
+    if form.form in ("tokens", "windows"):
+        rows = maps.reshape(len(maps), -1, maps.shape[-1])  # (N, positions, K)
+        maps = rows[:, _places(form)].reshape(len(maps), *form.grid, -1)
+    if form.form != "channels-first":
         maps = np.moveaxis(maps, -1, 1)
     return np.ascontiguousarray(maps[:, :, None] if len(form.grid) == 1 else maps)
 
 
 def restore(maps: Maps, tensor: NDArray[Any], of: Index, form: Spatial) -> NDArray[Any]:
-    """Put variants (B, K, h, w) back into the layer's own form; prefix tokens come from the inputs they stem from."""
+    """Put variants (B, K, *grid) back into the layer's own form; what lies beside the grid comes from their inputs."""
     if len(form.grid) == 1:
         maps = maps[:, :, 0]
-    if form.form in ("tokens", "channels-last"):
+    if form.form != "channels-first":
         maps = np.moveaxis(maps, 1, -1)
-    if form.form == "tokens":
+    if form.form in ("tokens", "windows"):
         whole = tensor[of].astype(np.float32)
-        whole[:, form.prefix : form.prefix + form.cells] = maps.reshape(len(maps), form.cells, -1)
+        rows = whole.reshape(len(whole), -1, whole.shape[-1])  # a view
+        rows[:, _places(form)] = maps.reshape(len(maps), form.cells, -1)
         maps = whole
     return np.ascontiguousarray(maps, tensor.dtype)
+
+
+def _places(form: Spatial) -> slice | list[int]:
+    """Where the grid's cells lie among the positions."""
+    return list(form.places) or slice(form.prefix, form.prefix + form.cells)
 
 
 def present_input(batch: Batch, values: NDArray[Any] | None = None) -> Maps:

@@ -11,8 +11,8 @@ import numpy as np
 
 from onnx_inspect import discover
 from onnx_inspect.analysis import combination
-from onnx_inspect.cam._component import principal_component
 from onnx_inspect.cam._budget import Budget, Meter
+from onnx_inspect.cam._component import principal_component
 from onnx_inspect.cam._probe import Attribution, Maps, Probe, parse_params
 from onnx_inspect.engine import Engine
 from onnx_inspect.errors import InspectError, LayerError, MethodError, TargetError

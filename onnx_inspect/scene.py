@@ -22,6 +22,7 @@ from onnx_inspect.graph.linear import LinearHead
 from onnx_inspect.graph.model import Layer, Model
 from onnx_inspect.graph.spatial import Candidate, Spatial, candidates, spatial
 from onnx_inspect.graph.surgery import ancestors, extract
+from onnx_inspect.graph.window_samples import regrouped
 from onnx_inspect.inputs.batch import Batch
 from onnx_inspect.sections import Arrays, Sections, samples_first
 from onnx_inspect.targets import Context, Fixed, Floats, Target, matrix, suggest
@@ -131,6 +132,7 @@ class Scene:
             score_activations=self._score_activations,
             logits=not none and bool(self.fixed.squash),
             independent=not none and self.fixed.squash == "sigmoid",
+            readings={} if none else self.fixed.readings,
             weights=self._weights,
             score_pooled=self._score_pooled,
             cells=cells_of(self.batch),
@@ -315,7 +317,12 @@ def scene(
     reason = "" if wanted is not None else context.reason
 
     def at(chosen: Layer | None, form: Spatial | None, why: str, blind: str = "") -> Scene:
-        sections = Sections(model, chosen, tensors, make_engine)
+        cut_at, whole = chosen, model
+        if chosen is not None and form is not None and form.form == "windows":
+            shape = context.shapes[chosen.output.name]
+            if shape[0] != 1:  # the windows lie along the samples' axis
+                whole, cut_at = regrouped(model, chosen, shape)
+        sections = Sections(whole, cut_at, tensors, make_engine)
         return Scene(sections, batch, context, form, wanted, reason, blind, seed, why)
 
     if layer is not None:

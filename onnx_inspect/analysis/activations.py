@@ -192,6 +192,8 @@ def fits(reading: Spatial | None, shape: tuple[int, ...]) -> bool:
         return shape[1:] == reading.grid
     if reading.form == "channels-last":
         return shape[:-1] == reading.grid
+    if reading.form == "windows":
+        return False  # their first axis isn't the batch's
     return len(shape) == 2 and shape[0 if reading.form == "tokens" else 1] == reading.cells + reading.prefix
 
 

@@ -190,9 +190,7 @@ class _Walk:
             single = self._one(node, first.ranked(len(before)), before, out)
         return [single or self._all(node, self.shapes.get(name)) for name in node.output]
 
-    def _one(
-        self, node: onnx.NodeProto, field: Field, before: tuple[int, ...], out: tuple[int, ...]
-    ) -> Field | None:
+    def _one(self, node: onnx.NodeProto, field: Field, before: tuple[int, ...], out: tuple[int, ...]) -> Field | None:
         """Field of what a node makes of one tensor; None where the operator isn't known."""
         kind = node.op_type
         if kind in CONVOLUTIONS or kind in POOLINGS or kind == "ConvTranspose":
@@ -349,7 +347,11 @@ class _Walk:
         if min(ranks) < 2 or attribute(node, "transA", 0) or attribute(node, "transB", 0):
             return None
         return union(
-            *(self.found[n].ranked(r).over([r - 1 - side]) for side, (n, r) in enumerate(zip(names, ranks, strict=True)) if n in self.found)
+            *(
+                self.found[n].ranked(r).over([r - 1 - side])
+                for side, (n, r) in enumerate(zip(names, ranks, strict=True))
+                if n in self.found
+            )
         )
 
     def _gemm(self, node: onnx.NodeProto) -> Field | None:

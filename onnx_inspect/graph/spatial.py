@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import onnx
 
 from onnx_inspect.graph.dependence import ancestors, descendants
 from onnx_inspect.graph.model import Layer, Model, node_inputs
-
-Form = Literal["channels-first", "channels-last", "tokens", "flat"]
-Shapes = Mapping[str, tuple[int, ...]]
+from onnx_inspect.graph.moves import MOVING
+from onnx_inspect.graph.reading import Form
+from onnx_inspect.graph.reading import Spatial as Spatial
+from onnx_inspect.graph.tracing import Shapes, Tracer
 
 CONVOLUTIONS = frozenset(
     "Conv ConvTranspose ConvInteger QLinearConv FusedConv DeformConv MaxPool AveragePool LpPool GlobalAveragePool"
@@ -21,34 +21,7 @@ CONVOLUTIONS = frozenset(
 )
 MIXERS = frozenset("MatMul MatMulInteger QLinearMatMul Gemm FusedMatMul".split())  # along the last axis only
 JOINING = frozenset({"Add", "Sum", "Concat"})
-
-
-@dataclass(frozen=True)
-class Spatial:
-    """How a tensor's axes lie over the input's plane.
-
-    Attributes
-    ----------
-    form : str
-        ``channels-first`` (N, K, h, w), also 1-D and 3-D; ``channels-last`` (N, h, w, K); ``tokens`` (N, T, K);
-        ``flat`` (N, K, T).
-    grid : tuple of int
-        Extent of the map along each spatial axis.
-    prefix : int
-        Tokens before the grid's (class, distillation, registers).
-    """
-
-    form: Form
-    grid: tuple[int, ...]
-    prefix: int = 0
-
-    @property
-    def cells(self) -> int:
-        """Number of positions of the map."""
-        count = 1
-        for extent in self.grid:
-            count *= extent
-        return count
+CHANNELS_LAST = frozenset({"tokens", "channels-last", "windows"})
 
 
 @dataclass(frozen=True)
@@ -65,17 +38,24 @@ def spatial(model: Model, shapes: Shapes) -> dict[str, Spatial]:
     """Spatial reading of every tensor that has one, from concrete shapes of a batch (see :func:`shapes.bind`).
 
     Convolutions and poolings make maps with the channels first; Transpose, Reshape and Concat carry the reading along;
-    everything that keeps the axes hands it on.
+    everything that keeps the axes hands it on. Windows, cyclic shifts and merged patches are followed element by
+    element, and what is added to a tensor with a reading has the same one.
     """
     found: dict[str, Spatial] = {}
     shapes = {name: tuple(tensor.dims) for name, tensor in model.constants.items()} | dict(shapes)
+    tracer = Tracer(model, shapes, found)
     for node in model.proto.graph.node:
         reading = _read(node, model, shapes, found)
+        if reading is None and node.op_type in MOVING:
+            tracer.follow(node)
+            continue
         if reading is None:
             continue
         for name in node.output:
             if name and name in shapes and _fits(reading, shapes[name]):
                 found[name] = reading
+        if node.op_type in JOINING and node.output[0] in found:
+            tracer.inherit(node)
     return found
 
 
@@ -118,7 +98,7 @@ def candidates(model: Model, shapes: Shapes) -> tuple[Candidate, ...]:
 def _distinct(pool: list[tuple[Layer, Spatial]], shapes: Shapes) -> list[tuple[Layer, Spatial]]:
     """Drop what only rescales, casts or stands before its own activation: each run keeps its last."""
     kept: list[tuple[Layer, Spatial]] = []
-    weak = {"Identity", "Cast", "QuantizeLinear", "Dropout", "Transpose", "Pad", "Reshape"}
+    weak = {"Identity", "Cast", "QuantizeLinear", "Dropout", "Transpose", "Pad", "Reshape", "Slice", "Split", "Gather"}
     finishing = {"Relu", "Clip", "BatchNormalization", "LeakyRelu", "PRelu", "HardSwish", "Sigmoid", "Mish", "Gelu"}
     for layer, reading in pool:
         if layer.op_type in weak:
@@ -193,8 +173,13 @@ def _read(node: onnx.NodeProto, model: Model, shapes: Shapes, found: dict[str, S
         return _concatenated(node, shapes, found)
     if node.op_type in MIXERS:
         constants = [n for n in node.input if n in model.constants]
-        return source if source is not None and source.form in ("tokens", "channels-last") and constants else None
-    return next((found[n] for n in node_inputs(node) if n in found and _fits(found[n], out)), None)
+        return source if source is not None and source.form in CHANNELS_LAST and constants else None
+    return next((found[n] for n in node_inputs(node) if n in found and _kept(found[n], shapes.get(n), out)), None)
+
+
+def _kept(reading: Spatial, before: tuple[int, ...] | None, after: tuple[int, ...]) -> bool:
+    """Whether an operation that keeps axes leaves a reading as it was."""
+    return _fits(reading, after) and (reading.form != "windows" or before == after)
 
 
 def _transposed(node: onnx.NodeProto, source: Spatial | None, out: tuple[int, ...]) -> Spatial | None:
@@ -209,7 +194,7 @@ def _transposed(node: onnx.NodeProto, source: Spatial | None, out: tuple[int, ..
         "flat": ([0, 2, 1], "tokens"),
         "tokens": ([0, 2, 1], "flat"),
     }
-    wanted, form = swaps[source.form]
+    wanted, form = swaps.get(source.form, ([], source.form))
     return replace(source, form=form) if perm == wanted else None
 
 
@@ -244,8 +229,8 @@ def _concatenated(node: onnx.NodeProto, shapes: Shapes, found: dict[str, Spatial
             return None
         ahead = sum(shapes[n][1] for n in node.input[:position])
         return replace(reading, prefix=reading.prefix + ahead)
-    channel = {"channels-first": 1, "flat": 1, "channels-last": len(out) - 1, "tokens": 2}[reading.form]
-    if axis == channel:
+    channel = 1 if reading.form in ("channels-first", "flat") else len(out) - 1
+    if axis == channel and all(found.get(n, reading) == reading for n in node.input):
         return reading
     return Spatial("channels-first", out[2:]) if reading.form == "channels-first" and axis > 1 else None
 
@@ -256,6 +241,8 @@ def _fits(reading: Spatial, shape: tuple[int, ...]) -> bool:
         return len(shape) == len(reading.grid) + 2 and shape[2:] == reading.grid
     if reading.form == "channels-last":
         return len(shape) == len(reading.grid) + 2 and shape[1:-1] == reading.grid
+    if reading.form == "windows":
+        return len(shape) > 2 and math.prod(shape[:-1]) > max(reading.places)
     if len(shape) != 3:
         return False
     tokens = shape[1] if reading.form == "tokens" else shape[2]
