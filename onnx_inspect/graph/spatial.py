@@ -12,7 +12,7 @@ from onnx_inspect.graph.model import Layer, Model, node_inputs
 from onnx_inspect.graph.moves import MOVING
 from onnx_inspect.graph.reading import Form
 from onnx_inspect.graph.reading import Spatial as Spatial
-from onnx_inspect.graph.tracing import Shapes, Tracer
+from onnx_inspect.graph.tracing import RESCALING, Shapes, Tracer
 
 CONVOLUTIONS = frozenset(
     "Conv ConvTranspose ConvInteger QLinearConv FusedConv DeformConv MaxPool AveragePool LpPool GlobalAveragePool"
@@ -50,6 +50,8 @@ def spatial(model: Model, shapes: Shapes) -> dict[str, Spatial]:
             tracer.follow(node)
             continue
         if reading is None:
+            if node.op_type in RESCALING:
+                tracer.rescale(node)
             continue
         for name in node.output:
             if name and name in shapes and _fits(reading, shapes[name]):

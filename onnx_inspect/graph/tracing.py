@@ -16,6 +16,8 @@ from onnx_inspect.graph.reading import Cells, Spatial, recognise, spread
 
 Shapes = Mapping[str, tuple[int, ...]]
 LARGEST = 2**22  # elements of a tensor that is followed: windows and patches are smaller
+RESCALING = frozenset("Add Sub Mul Div Clip".split())
+COLOURS = 4  # channels of a picture at most
 FARTHEST = 16  # moves between a sum and what is added
 
 
@@ -32,16 +34,24 @@ class Tracer:
         Reading of each tensor that has one.
     traced : dict
         Cells of elements, and their grid, of tensors on the way that are no maps themselves.
+    pixels : set of str
+        Those of them that are the inputs' own pixels.
     """
 
     model: Model
     shapes: Shapes
     found: dict[str, Spatial]
     traced: dict[str, tuple[Cells, tuple[int, ...]]] = field(default_factory=dict)
+    pixels: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        """Know the graph's constants."""
+        """Know the graph's constants, and where the inputs' pixels lie."""
         self.scope = Scope(self.model, self.model.proto.graph)
+        for spec in self.model.inputs:
+            plane = _plane(self.shapes.get(spec.name, ()))
+            if plane is not None:
+                self.traced[spec.name] = spread(plane, self.shapes[spec.name]), plane.grid
+                self.pixels.add(spec.name)
 
     def follow(self, node: onnx.NodeProto) -> None:
         """Trace a moving node's outputs and recognise what has become of them."""
@@ -49,16 +59,26 @@ class Tracer:
         grids = {source[1] for source in sources if source is not None}
         if len(grids) != 1 or any(source is None for source in sources) or self._splits_channels(node):
             return
+        pixels = self.pixels.intersection(_data(node))  # moved, but no patches yet
         results = moved(node, [source[0] for source in sources if source is not None], self.shapes, self.scope)
         for name, cells in zip(node.output, results or [], strict=False):
             if not name:
                 continue
             (grid,) = grids
             reading = recognise(cells, grid)
-            if reading is not None:
+            if reading is not None and not (pixels and reading.grid == grid):
                 self.found[name] = reading
-            else:
-                self.traced[name] = cells, grid
+                continue
+            self.traced[name] = cells, grid
+            if pixels:
+                self.pixels.add(name)
+
+    def rescale(self, node: onnx.NodeProto) -> None:
+        """Keep track of pixels that are brought to another range."""
+        for name in self.pixels.intersection(node.input):
+            if self.shapes.get(node.output[0]) == self.shapes[name]:
+                self.traced[node.output[0]] = self.traced[name]
+                self.pixels.add(node.output[0])
 
     def inherit(self, node: onnx.NodeProto) -> None:
         """Give what is added to a tensor with a reading the same one, and what it was made of by moves alone."""
@@ -126,6 +146,15 @@ class Tracer:
             return False
         axis = 1 if reading.form in ("channels-first", "flat") else -1
         return len(after) <= 1 or after[axis] < self.shapes[node.input[0]][axis]
+
+
+def _plane(shape: tuple[int, ...]) -> Spatial | None:
+    """Reading of an input that holds a picture, a signal or a volume of a few channels; None for any other."""
+    if not 3 <= len(shape) <= 5 or shape[0] != 1 or math.prod(shape) > LARGEST:
+        return None
+    if shape[1] <= COLOURS < min(shape[2:]):
+        return Spatial("channels-first", shape[2:])
+    return Spatial("channels-last", shape[1:-1]) if shape[-1] <= COLOURS < min(shape[1:-1]) else None
 
 
 def _data(node: onnx.NodeProto) -> list[str]:

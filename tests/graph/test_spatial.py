@@ -106,6 +106,83 @@ def test_a_patch_embedding_is_followed_through_every_form(make: Callable[..., Mo
     }
 
 
+@pytest.mark.parametrize("order", ["channels first", "channels last"])
+def test_patches_are_found_without_a_convolution(make: Callable[..., Model], order: str) -> None:
+    """Pixels are moved into patches, as einops does it; tokens without a class token are averaged."""
+    first = order == "channels first"
+    shape = [1, 3, 12, 20] if first else [1, 12, 20, 3]
+    nodes = [
+        node("Div", "x scale", "scaled") if not first else node("Identity", "x", "scaled"),
+        node("Reshape", "scaled apart", "taken_apart"),  # rows and columns of patches, and of pixels in them
+        node("Transpose", "taken_apart", "by_patch", perm=[0, 2, 4, 3, 5, 1] if first else [0, 1, 3, 2, 4, 5]),
+        node("Reshape", "by_patch rows", "patches"),
+        node("MatMul", "patches w", "tokens"),
+        node("Transpose", "tokens", "turned", perm=[0, 2, 1]),
+        node("MatMul", "turned mix", "mixed"),  # along the tokens: an MLP-Mixer's
+        node("Transpose", "mixed", "back", perm=[0, 2, 1]),
+        node("Add", "tokens back", "sum"),
+        node("ReduceMean", "sum", "y", axes=[1], keepdims=0),
+    ]
+    constants = {
+        "scale": np.float32(255),
+        "apart": [1, 3, 3, 4, 5, 4] if first else [1, 3, 4, 5, 4, 3],
+        "rows": [1, 15, 48],
+        "w": np.zeros((48, 8), np.float32),
+        "mix": np.zeros((15, 15), np.float32),
+    }
+    model = make(nodes, {"x": ("float32", shape)}, ["y"], constants, opset=17)
+    found = spatial(model, bind(model))
+    assert {name: found[name] for name in ("patches", "tokens", "sum")} == dict.fromkeys(
+        ("patches", "tokens", "sum"), Spatial("tokens", (3, 5))
+    )
+    assert not {"x", "scaled", "taken_apart"} & set(found)
+    best = candidates(model, bind(model))[0]
+    assert (best.layer.name, best.why) == ("sum", "the last tokens, which the network averages")
+
+
+def test_a_crop_is_no_map_of_the_plane_but_all_its_strides_together_are(make: Callable[..., Model]) -> None:
+    cuts = {"even": ([0, 0], [2, 2]), "odd": ([1, 0], [2, 2]), "right": ([0, 1], [2, 2]), "both": ([1, 1], [2, 2])}
+    cuts["crop"] = [0, 0], [1, 1]
+    nodes = [node("Conv", "x w", "maps")]
+    constants: dict[str, Any] = {"w": np.zeros((4, 3, 1, 1), np.float32), "axes": [2, 3]}
+    for name, (starts, steps) in cuts.items():
+        constants |= {f"{name}_s": starts, f"{name}_e": [4, 4] if name == "crop" else [99, 99], f"{name}_t": steps}
+        nodes.append(node("Slice", f"maps {name}_s {name}_e axes {name}_t", name))
+    nodes.append(node("Concat", "even odd right both", "merged", axis=1))
+    model = make(nodes, {"x": ("float32", [1, 3, 8, 12])}, ["merged", "crop"], constants)
+    found = spatial(model, bind(model))
+    assert found == {"maps": Spatial("channels-first", (8, 12)), "merged": Spatial("channels-first", (4, 6))}
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "edge"])
+def test_a_pad_that_is_cropped_again_leaves_maps_in_their_place(make: Callable[..., Model], mode: str) -> None:
+    nodes = [
+        node("Conv", "x w", "maps"),
+        node("Transpose", "maps", "last", perm=[0, 2, 3, 1]),
+        node("Pad", "last pads", "padded", mode=mode),
+        node("Reshape", "padded apart", "split"),
+        node("Transpose", "split", "windows", perm=[0, 1, 3, 2, 4, 5]),
+        node("Transpose", "windows", "joined", perm=[0, 1, 3, 2, 4, 5]),
+        node("Reshape", "joined whole", "together"),
+        node("Slice", "together zero end axes", "cropped"),
+    ]
+    constants = {
+        "w": np.zeros((4, 3, 1, 1), np.float32),
+        "pads": [0, 0, 0, 0, 0, 2, 3, 0],
+        "apart": [1, 2, 5, 3, 5, 4],
+        "whole": [1, 10, 15, 4],
+        "zero": [0, 0],
+        "end": [8, 12],
+        "axes": [1, 2],
+    }
+    model = make(nodes, {"x": ("float32", [1, 3, 8, 12])}, ["cropped"], constants)
+    found = spatial(model, bind(model))
+    assert found["cropped"] == Spatial("channels-last", (8, 12))
+    if mode == "constant":
+        assert found["windows"].form == "windows"
+        assert found["windows"].places[:6] == (0, 1, 2, 3, 4, 25)  # six cells are in the first row of windows
+
+
 def test_a_layer_before_its_own_activation_is_not_offered_twice(fixtures: Path) -> None:
     model = read(fixtures / "skip.onnx")
     names = [c.layer.op_type for c in candidates(model, bind(model))]
