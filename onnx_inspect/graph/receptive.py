@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from onnx_inspect.graph import windows
 from onnx_inspect.graph.constants import Scope, attribute
 from onnx_inspect.graph.model import Model, node_inputs
-from onnx_inspect.graph.spatial import Shapes, Spatial
+from onnx_inspect.graph.reading import Shapes
+from onnx_inspect.graph.spatial import Spatial
 
 Places = NDArray[np.int32]
 BEYOND = np.int32(2**30)  # start of an interval that holds nothing; its end is 0

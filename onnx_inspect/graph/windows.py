@@ -52,7 +52,9 @@ def resized(node: onnx.NodeProto, read: int, made: int, scale: float | None) -> 
         As the node states it; else made / read.
     """
     scale = scale or made / read
-    way = _text(node, "coordinate_transformation_mode") or ("asymmetric" if node.op_type == "Upsample" else "half_pixel")
+    way = _text(node, "coordinate_transformation_mode") or (
+        "asymmetric" if node.op_type == "Upsample" else "half_pixel"
+    )
     centres = _centres(way, read, made, scale)
     if centres is None:
         return None
