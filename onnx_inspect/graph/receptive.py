@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx_inspect.graph import windows
 from onnx_inspect.graph.constants import Scope, attribute
 from onnx_inspect.graph.model import Model, node_inputs
-from onnx_inspect.graph.reading import Shapes
+from onnx_inspect.graph.moves import Shapes
 from onnx_inspect.graph.spatial import Spatial
 
 Places = NDArray[np.int32]
@@ -31,8 +31,8 @@ POINTWISE = frozenset(
     " BitwiseXor Bernoulli Cast CastLike Ceil Celu Clip Cos Cosh DequantizeLinear Div Dropout DynamicQuantizeLinear Elu"
     " Equal Erf Exp Expand FastGelu Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf IsNaN"
     " LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow QLinearAdd QLinearConcat"
-    " QLinearLeakyRelu QLinearMul QLinearSigmoid QuantizeLinear QuickGelu Reciprocal Relu Round Selu Shrink Sigmoid Sign"
-    " Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor LRN".split()
+    " QLinearLeakyRelu QLinearMul QLinearSigmoid QuantizeLinear QuickGelu Reciprocal Relu Round Selu Shrink Sigmoid"
+    " Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor LRN".split()
 ) - {"QLinearConcat"}
 SHAPES = frozenset({"Shape", "Size", "ConstantOfShape", "Range", "EyeLike"})  # their values hang on no input's values
 CONVOLUTIONS = frozenset("Conv ConvInteger QLinearConv FusedConv NhwcConv NhwcFusedConv".split())
