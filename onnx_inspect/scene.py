@@ -132,6 +132,7 @@ class Scene:
             score_activations=self._score_activations,
             logits=not none and bool(self.fixed.squash),
             independent=not none and self.fixed.squash == "sigmoid",
+            readings={} if none else self.fixed.readings,
             weights=self._weights,
             score_pooled=self._score_pooled,
             cells=cells_of(self.batch),

@@ -294,6 +294,21 @@ def test_each_family_of_detectors_is_recognised_and_its_box_found(
     np.testing.assert_allclose(found.boxes[0, best[1]], WANTED, atol=1e-5)
 
 
+def test_detectors_that_say_whether_there_is_anything_are_heard() -> None:
+    """Objectness: an output of its own, or what the background leaves; none where only classes are scored."""
+    for outputs, expected in [
+        (yolo_v5(), yolo_v5()["out"][0, :, 4].max()),
+        (yolo_v8(), None),
+        (ssd(), 0.4),
+        (detr(), 0.4),
+        (nanodet(), None),
+        (yunet(), 0.2),
+    ]:
+        layout = find({n: a.shape for n, a in outputs.items()}, SIZE)
+        objects = layout.decode([outputs[n] for n in layout.tensors], SIZE).objects
+        assert (None if objects is None else pytest.approx(objects.max(), rel=1e-3)) == expected
+
+
 def test_outputs_that_are_no_boxes_are_not_taken_for_boxes() -> None:
     for shape in [(1, 1000), (1, 50, 384), (1, 21, 64, 64), (1, 8, 3)]:
         with pytest.raises(TargetError, match="--decoder"):

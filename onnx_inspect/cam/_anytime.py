@@ -84,9 +84,16 @@ def maps(probe: Probe, plan: Plan) -> Maps:
 
 
 def coarse(maps: Maps) -> Maps:
-    """Maps (Q, h, w) at a resolution at which they can still be told apart, and no finer."""
-    size = (min(maps.shape[1], COARSE), min(maps.shape[2], COARSE))
+    """Maps (Q, h, w) at a resolution at which they can still be told apart, and no finer; volumes stay as they are."""
+    if maps.ndim != 3:
+        return maps
+    size = coarse_size((maps.shape[1], maps.shape[2]))
     return resize(maps, size) if size != maps.shape[1:] else maps
+
+
+def coarse_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width at which maps of a size are compared."""
+    return min(size[0], COARSE), min(size[1], COARSE)
 
 
 def rank_correlation(one: Maps, other: Maps) -> float:

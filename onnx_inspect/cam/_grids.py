@@ -8,9 +8,10 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from onnx_inspect.cam import _anytime
-from onnx_inspect.cam._anytime import Plan, coarse
+from onnx_inspect.cam._anytime import Plan, coarse_size
 from onnx_inspect.cam._masking import background, masked
 from onnx_inspect.cam._params import one_of
 from onnx_inspect.cam._probe import Index, Maps, Probe
@@ -52,23 +53,40 @@ class GridMasks:
 
     def make(self, which: Index) -> Maps:
         """Masks at some positions, (B, H, W), in [0, 1]."""
-        down, across = self._enlarge
-        tops, lefts = self.places[which].T
-        rows = down[tops[:, None] + np.arange(self.size[0])]  # (B, H, s)
-        columns = across[lefts[:, None] + np.arange(self.size[1])]  # (B, W, s)
-        return np.asarray(rows @ self.grids[which] @ columns.transpose(0, 2, 1), np.float32)
-
-    def weighted_sum(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sum of all masks for each row of weights (R, M), as (R, H, W)."""
-        total = np.zeros((len(weights), *self.size))
-        for block in self._blocks():
-            total += np.tensordot(weights[:, block], self.make(block).astype(np.float64), 1)
-        return total
+        rows, columns = self._sides(which)
+        with threadpool_limits(1):  # for products this small, threads only get into the runtime's way
+            return np.asarray(rows @ self.grids[which] @ columns.transpose(0, 2, 1), np.float32)
 
     @cached_property
     def coarse(self) -> Maps:
-        """The masks themselves, at a coarse resolution, (M, h, w)."""
-        return np.concatenate([coarse(self.make(block)) for block in self._blocks()])
+        """All masks, at a coarse resolution, (M, h, w)."""
+        size, cells = coarse_size(self.size), self.grids.shape[1]
+        parts = []
+        for block in self._blocks():
+            rows, columns = (resize(m, (n, cells)) for m, n in zip(self._sides(block), size, strict=True))
+            parts.append(rows @ self.grids[block] @ columns.transpose(0, 2, 1))
+        return np.concatenate(parts).astype(np.float32)
+
+    def weighted_sum(self, weights: Floats) -> Floats:
+        """Sum of all masks for each row of weights (R, M), as (R, H, W).
+
+        Masks that are cropped at the same place are summed as grids; then each place along a side is enlarged once.
+        """
+        cells, ends = self.grids.shape[1], self.places.max(axis=0) + 1
+        sums = np.zeros((*ends, len(weights), cells, cells))
+        np.add.at(sums, tuple(self.places.T), weights.T[:, :, None, None] * self.grids[:, None])
+        down, across = (
+            matrix[np.arange(side)[:, None] + np.arange(end)].reshape(side, -1).astype(np.float64)  # (side, end * s)
+            for matrix, side, end in zip(self._enlarge, self.size, ends, strict=True)
+        )
+        rows = sums.transpose(2, 0, 3, 1, 4).reshape(len(weights), down.shape[1], across.shape[1])
+        return np.asarray(down @ rows @ across.T)
+
+    def _sides(self, which: Index) -> tuple[Maps, Maps]:
+        """What enlarges and crops grids, (B, H, s) and (B, W, s)."""
+        down, across = self._enlarge
+        tops, lefts = self.places[which].T
+        return down[tops[:, None] + np.arange(self.size[0])], across[lefts[:, None] + np.arange(self.size[1])]
 
     def _blocks(self) -> Iterator[Index]:
         for start in range(0, len(self), BLOCK):

@@ -86,6 +86,8 @@ class Probe:
         Gradients of each input's score by its activations, (N, K, h, w): a run of the tail and its gradient.
     input_gradients : callable
         Gradients of variants' scores by the variants themselves, (B, C, H, W): a run of the model and its gradient.
+    readings : mapping
+        Columns of the scores that read the target in another way, by its name; the same for every input.
     weigh : callable
         Makes one map of each input's channels and their weights, (N, K): their weighted sum, unless the user asked for
         something smoother.
@@ -107,6 +109,7 @@ class Probe:
     cells: tuple[Index, ...] | None = None
     layer_gradients: LayerGradients = no_gradients
     input_gradients: InputGradients = no_gradients
+    readings: Mapping[str, int] = field(default_factory=dict)
     weigh: Weigh = weighted_sum
     meter: Meter | None = None
 

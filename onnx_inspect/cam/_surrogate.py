@@ -169,8 +169,7 @@ def centres(features: Maps, count: int, seed: int) -> Index:
         for _ in range(ROUNDS):
             label, _ = _nearest(points, means)
             sizes = np.bincount(label, minlength=len(means))
-            moved = np.zeros_like(means)
-            np.add.at(moved, label, points)
+            moved = np.eye(len(means))[label].T @ points
             means = np.where(sizes[:, None] > 0, moved / np.maximum(sizes, 1)[:, None], means)
         label, distance = _nearest(points, means)
     sizes = np.bincount(label, minlength=len(means))

@@ -81,6 +81,11 @@ class Fixed(ABC):
         return None
 
     @property
+    def readings(self) -> Mapping[str, int]:
+        """Columns of :meth:`read`'s rows that read the target in another way, by its name."""
+        return {}
+
+    @property
     def serves_all(self) -> bool:
         """Whether :meth:`read` gives the scores of all targets of the kind, of which this is one column."""
         return False

@@ -48,6 +48,7 @@ def fake(count: int = 2, seed: int = 0, block: int = 7, activations: NDArray[np.
         weights=lambda tolerance: head[classes],
         layer_gradients=lambda: np.broadcast_to(head[classes][:, :, None, None] / np.prod(GRID), maps.shape),
         input_gradients=lambda rows, of: slopes(rows, of, (head @ mix)[classes]),
+        readings={"detection": 1},
         rng=np.random.default_rng(seed),
     )
 

@@ -28,10 +28,13 @@ class Detections:
         Corners x0, y0, x1, y1 in [0, 1] of the input's plane; may reach beyond it.
     scores : ndarray, (B, n, classes), floats
         Probability of each class; 0 for a background class, which keeps its place.
+    objects : ndarray, (B, n), floats, or None
+        Probability that there is anything, where the detector says it apart from the classes.
     """
 
     boxes: NDArray[np.float64]
     scores: NDArray[Any]
+    objects: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)

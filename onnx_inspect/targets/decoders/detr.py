@@ -21,4 +21,5 @@ def fits(outputs: Shapes, size: Size, strict: bool) -> tuple[str, ...] | None:
 
 def decode(arrays: Arrays, size: Size) -> Detections:
     """Read boxes and scores."""
-    return Detections(from_centres(np.asarray(arrays[1], np.float64)), softmax(arrays[0])[..., :-1])
+    scores = softmax(arrays[0])
+    return Detections(from_centres(np.asarray(arrays[1], np.float64)), scores[..., :-1], 1 - scores[..., -1])

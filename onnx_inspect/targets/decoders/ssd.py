@@ -25,6 +25,6 @@ def decode(arrays: Arrays, size: Size) -> Detections:
     sums = scores.sum(axis=-1)
     if scores.min() < -TOLERANCE or np.abs(sums - 1).max() > TOLERANCE:
         scores = softmax(scores)
-    scores = scores.copy()
+    scores, objects = scores.copy(), 1 - scores[..., 0]
     scores[..., 0] = 0
-    return Detections(np.asarray(arrays[1], np.float64), scores)
+    return Detections(np.asarray(arrays[1], np.float64), scores, objects)

@@ -29,6 +29,6 @@ def decode(arrays: Arrays, size: Size) -> Detections:
     if values.shape[1] < values.shape[2]:  # the boxes lie along the last axis
         values = values.transpose(0, 2, 1)
         scores = values[..., 4:]
-    else:
-        scores = values[..., 5:] * values[..., 4:5] if values.shape[2] > 5 else values[..., 4:]
-    return Detections(normalised(from_centres(values[..., :4]), size), scores)
+        return Detections(normalised(from_centres(values[..., :4]), size), scores)
+    scores = values[..., 5:] * values[..., 4:5] if values.shape[2] > 5 else values[..., 4:]
+    return Detections(normalised(from_centres(values[..., :4]), size), scores, values[..., 4])

@@ -23,10 +23,12 @@ def fits(outputs: Shapes, size: Size, strict: bool) -> tuple[str, ...] | None:
 
 def decode(arrays: Arrays, size: Size) -> Detections:
     """Read boxes and scores."""
-    boxes, scores = [], []
+    boxes, scores, found = [], [], []
     for stride, classes, objects, values in zip(STRIDES, arrays[::3], arrays[1::3], arrays[2::3], strict=True):
         inside = np.asarray(values, np.float64)
         centres = corners(size, stride) + inside[..., :2] * stride
         boxes.append(from_centres(np.concatenate([centres, np.exp(inside[..., 2:]) * stride], axis=-1)))
+        found.append(np.clip(objects, 0, 1)[..., 0])
         scores.append(np.sqrt(np.clip(classes, 0, 1).astype(np.float64) * np.clip(objects, 0, 1)))
-    return Detections(normalised(np.concatenate(boxes, axis=1), size), np.concatenate(scores, axis=1))
+    places, likely, present = (np.concatenate(parts, axis=1) for parts in (boxes, scores, found))
+    return Detections(normalised(places, size), likely, present)
