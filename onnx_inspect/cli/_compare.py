@@ -52,6 +52,38 @@ def layers(
     return found
 
 
+def weights(a: str, b: str, limits: Limits, settings: Settings, *, out: Path | None = None) -> int:
+    """Compare the weights of two models, print and draw them; return the exit code.
+
+    Raises
+    ------
+    InputError
+        The models have no weights in common.
+    """
+    from onnx_inspect.analysis.weight_differences import compare_weights
+    from onnx_inspect.errors import InputError
+    from onnx_inspect.graph.weights import distinct, layer_weights
+    from onnx_inspect.render import weight_comparison as render
+
+    models = read_model(a), read_model(b)
+    own, other = (distinct(layer_weights(model)) for model in models)
+    identical = models[0].digest == models[1].digest
+    found = compare_weights(own, other, sources=(a, b), identical=identical, limits=limits)
+    if not found.matched:
+        counts = f"{len(own)} tensors of weights in {a}, {len(other)} in {b}"
+        raise InputError(f"no weight of the one is found in the other ({counts}): compare what they compute instead")
+    paths = figure_paths(out, [f"{stem(a)}-{stem(b)}-weights"])
+    for path in paths:
+        save_figure(render, found, path)
+    if settings.as_json:
+        emit(found.to_json() | {"figures": [str(path) for path in paths]})
+    else:
+        render.show(found)
+        for path in paths:
+            click.echo(str(path))
+    return 0 if found.agree else 1
+
+
 def pair(
     a: str,
     b: str,

@@ -32,6 +32,7 @@ LIMIT_OPTIONS = (
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @inputs_argument
+@click.option("--weights", "whole", is_flag=True, help="Compare the weights, not what becomes of an INPUT.")
 @click.option("--preprocess-b", metavar="PRESET|FILE", help="B's preprocessing, where it isn't A's.")
 @out_option
 @shared(VIEW_OPTIONS, LIMIT_OPTIONS, INPUT_OPTIONS, RUN_OPTIONS, COMMON_OPTIONS)
@@ -39,6 +40,7 @@ def command(
     a: str,
     b: str,
     inputs: tuple[str, ...],
+    whole: bool,
     preprocess_b: str | None,
     atol: float | None,
     rtol: float | None,
@@ -54,8 +56,9 @@ def command(
     convention; without INPUT, four random ones. The error of a layer is given as it accumulates, and alone: with A's
     activations fed into B. Exit code 1 where the outputs disagree, or a limit is broken.
 
-    Other views: --cam METHOD compares where both look, flagging pictures that are predicted alike for another reason;
-    --cka tells which layers are alike, whatever the architectures; it is shown by itself where no layers correspond.
+    Other views: --weights matches the weights themselves and tells which moved most; --cam METHOD compares where both
+    look, flagging pictures that are predicted alike for another reason; --cka tells which layers are alike, whatever
+    the architectures; it is shown by itself where no layers correspond.
 
     \b
     Example:  onnx-inspect compare net.onnx net.int8.onnx cat.jpg dog.jpg --min-cosine 0.98 -o compared/
@@ -66,11 +69,13 @@ def command(
     from onnx_inspect.analysis.differences import Tolerance
     from onnx_inspect.cli import _compare, _views
 
+    tolerance = None if atol is None and rtol is None else Tolerance(atol or 0.0, rtol or 0.0)
+    limits = Limits(tolerance, min_cosine, max_flips)
+    if whole:
+        raise SystemExit(_compare.weights(a, b, limits, settings, out=out))
     read = partial(_compare.pair, a, b, inputs, settings, preprocess_b=preprocess_b)
     if (asked := _views.Views(**views)).wanted:
         raise SystemExit(_views.show(read, asked, settings, max_flips=max_flips, out=out))
-    tolerance = None if atol is None and rtol is None else Tolerance(atol or 0.0, rtol or 0.0)
-    limits = Limits(tolerance, min_cosine, max_flips)
     try:
         found = _compare.layers(a, b, inputs, limits, settings, preprocess_b=preprocess_b, out=out)
     except StrangersError as error:
