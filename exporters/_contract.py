@@ -72,6 +72,43 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One value that a framework's network makes.
+
+    Attributes
+    ----------
+    name : str
+        Path of the module, with ``#1``, ``#2``, ... where it makes several.
+    op_type : str
+        The ONNX operator that does the same work, ``Identity`` for what is handed on as it is.
+    sources : tuple of str
+        Steps and inputs that it is made of, as far as the framework tells.
+    """
+
+    name: str
+    op_type: str
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a framework's network makes of one sample; an exporter's ``layers(source, weights=...)`` makes them.
+
+    Attributes
+    ----------
+    steps : tuple of Step
+        In the order in which they are made.
+    values : mapping of step name to ndarray
+    outputs : mapping of step name to ndarray
+        The network's own, in its order.
+    """
+
+    steps: tuple[Step, ...]
+    values: Arrays
+    outputs: Arrays
+
+
+@dataclass(frozen=True)
 class Report:
     """What was written and how close it came.
 

@@ -9,7 +9,7 @@ import os
 import textwrap
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
-from exporters._contract import ExportSpec, Reference, Report, publish
+from exporters._contract import ExportSpec, Reference, Report, Trace, publish
 from exporters._hooks import arguments, call, leaves, resolve, returning, still, watched
 from exporters._names import name_outputs
 from exporters._samples import at_least_two, batches, samples
@@ -145,6 +145,33 @@ def export(
         started=started,
         notes=notes,
     )
+
+
+def layers(model: Any, *, weights: str | Path | None = None) -> Callable[[Mapping[str, NDArray[Any]]], Trace]:
+    """Make a network ready to be looked at layer by layer, for instance beside its export.
+
+    Parameters
+    ----------
+    model, weights
+        As for :func:`export`.
+
+    Returns
+    -------
+    callable
+        Takes arrays by input name, in the order of the network's inputs; gives what each module made of them.
+
+    Raises
+    ------
+    MissingExtra
+        PyTorch isn't installed.
+    InputError
+        The factory or the weights don't fit.
+    """
+    _torch()
+    from exporters._layers import Layers
+    from exporters._torch_model import load
+
+    return Layers(load(model, weights))
 
 
 def _torch() -> Any:

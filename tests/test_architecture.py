@@ -22,7 +22,7 @@ ORDER = (
     ("trace", "heads", "targets", "inputs", "forms", "stream"),
     ("cam", "analysis", "embed"),
     ("scene", "sections"),
-    ("methods", "smoothing", "attention", "capture", "baked", "subjects"),
+    ("methods", "smoothing", "attention", "capture", "baked", "subjects", "framework"),
     ("subjects", "measuring", "blaming", "comparing", "likeness", "locking", "reasons", "tracking", "strips"),
     ("embedding",),
     ("board",),  # what wires methods and engine
@@ -49,7 +49,7 @@ OWNERS = {
     "umap": ("onnx_inspect/embed/umap.py",),
     "openTSNE": ("onnx_inspect/embed/tsne.py",),
     "scipy": ("onnx_inspect/cam/", "onnx_inspect/embed/", "onnx_inspect/analysis/"),
-    "exporters": ("exporters/", "onnx_inspect/cli/export.py"),
+    "exporters": ("exporters/",),
 }
 LATE = ("sklearn", "scipy", "torch", "tensorboard", "umap", "openTSNE")  # slow to import: never at the top of a module
 CLI_TOP = ("click", "onnx_inspect.discover", "onnx_inspect.errors", "onnx_inspect._version", "onnx_inspect.cli")
@@ -125,6 +125,16 @@ def test_commands_import_almost_nothing_at_their_top(path: Path) -> None:
     for module in imports(path, top_only=True):
         light = module.split(".")[0] in sys.stdlib_module_names or module.startswith(CLI_TOP)
         assert light or module == "onnx_inspect.discover", f"{relative(path)} imports {module} at its top"
+
+
+def test_one_file_names_the_exporters() -> None:
+    """Their package is found by its name, never imported by what ships without frameworks."""
+    named = [p for p in sources() if any(isinstance(n, ast.Constant) and n.value == "exporters" for n in _nodes(p))]
+    assert [relative(path) for path in named] == ["onnx_inspect/cli/_frameworks.py"]
+
+
+def _nodes(path: Path) -> Iterator[ast.AST]:
+    return ast.walk(ast.parse(path.read_text()))
 
 
 def test_pyplot_is_used_nowhere() -> None:

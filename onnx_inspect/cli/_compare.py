@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnx_inspect.cli import _frameworks
 from onnx_inspect.cli._options import Settings
 from onnx_inspect.cli._session import emit, engines, figure_paths, read_model, save_figure, say, stem
+from onnx_inspect.errors import InputError
 
 if TYPE_CHECKING:
     from onnx_inspect.analysis.closeup import Closeup
     from onnx_inspect.analysis.comparison import Comparison, Limits
+    from onnx_inspect.framework import Trace
     from onnx_inspect.graph.model import Model
     from onnx_inspect.inputs.batch import Batch
+    from onnx_inspect.inputs.preprocess import Preprocess
     from onnx_inspect.reasons import Twins
+    from onnx_inspect.subjects import Subject
 
 RANDOM = 4  # inputs that are made up where none are named
 
@@ -30,22 +35,31 @@ def layers(
     settings: Settings,
     *,
     preprocess_b: str | None = None,
+    state: Path | None = None,
     out: Path | None = None,
 ) -> Comparison:
-    """Compare two models layer by layer, and print or draw what was found."""
+    """Compare two models layer by layer, and print or draw what was found; `a` may be a framework's own network."""
     from onnx_inspect.closeups import closeups
     from onnx_inspect.comparing import compare
+    from onnx_inspect.framework import FrameworkSubject
     from onnx_inspect.subjects import ModelSubject
 
-    first, second = read_model(a), read_model(b)
-    one, two, given = batches(first, second, inputs, settings, preprocess_b=preprocess_b)
+    if _frameworks.is_source(b):
+        raise InputError(f"{b} is a framework's network: name it first, and the file that was exported from it second")
+    second = read_model(b)
     with engines(settings) as deploy, engines(replace(settings, exact=True)) as make_engine:
-        subjects = (
-            ModelSubject(first, one, make_engine, deploy=deploy),
-            ModelSubject(second, two, make_engine, deploy=deploy),
-        )
-        found = compare(*subjects, given, sources=one.sources, limits=limits, make_engine=make_engine)
-        looks = closeups(found, *subjects)
+        of_a: Subject
+        if _frameworks.is_source(a):
+            one = two = _batch_of(second, inputs, settings, settings.preprocess)
+            given = [(name, name) for name in one.arrays]
+            of_a = FrameworkSubject(a, _opened(a, state), one)
+        else:
+            first = read_model(a)
+            one, two, given = batches(first, second, inputs, settings, preprocess_b=preprocess_b)
+            of_a = ModelSubject(first, one, make_engine, deploy=deploy)
+        of_b = ModelSubject(second, two, make_engine, deploy=deploy)
+        found = compare(of_a, of_b, given, sources=one.sources, limits=limits, make_engine=make_engine)
+        looks = closeups(found, of_a, of_b)
     for note in found.notes:
         say(note, settings)
     show(found, looks, settings, out)
@@ -61,7 +75,6 @@ def weights(a: str, b: str, limits: Limits, settings: Settings, *, out: Path | N
         The models have no weights in common.
     """
     from onnx_inspect.analysis.weight_differences import compare_weights
-    from onnx_inspect.errors import InputError
     from onnx_inspect.graph.weights import distinct, layer_weights
     from onnx_inspect.render import weight_comparison as render
 
@@ -109,27 +122,12 @@ def batches(
 ) -> tuple[Batch, Batch, list[tuple[str, str]]]:
     """Read the inputs for both models, each through its own convention; make some up where none are named."""
     from onnx_inspect.inputs.paired import convention, paired
-    from onnx_inspect.inputs.read import read
 
-    if not inputs and not settings.named:
-        inputs = ["random"] * RANDOM
-        say(f"no input named: {RANDOM} random ones are compared, from --seed {settings.seed}", settings)
     given = settings.preprocess
     own, other = (None, None) if given else (convention(first, second), convention(second, first))
     if own is not None:
         say(own[1], settings)
-    batch = read(
-        first.inputs,
-        inputs,
-        named=dict(settings.named),
-        preprocess=own[0] if own else given,
-        metadata=first.metadata,
-        seed=settings.seed,
-        primary=settings.perturb,
-        labels=settings.labels,
-    )
-    for note in batch.notes:
-        say(note, settings)
+    batch = _batch_of(first, inputs, settings, own[0] if own else given)
     if other is not None and preprocess_b is None:
         say(other[1], settings)
     integers = any(spec.dtype in ("int8", "uint8") for spec in second.inputs)
@@ -141,6 +139,44 @@ def batches(
         if name != partner:
             say(f"input {name!r} of {first.source} goes to {partner!r} of {second.source}", settings)
     return batch, twin, list(partners.items())
+
+
+def _batch_of(model: Model, inputs: Sequence[str], settings: Settings, preprocess: Preprocess | str | None) -> Batch:
+    """Read the inputs of one model, and say the choices made; make some up where none are named."""
+    from onnx_inspect.inputs.read import read
+
+    if not inputs and not settings.named:
+        inputs = ["random"] * RANDOM
+        say(f"no input named: {RANDOM} random ones are compared, from --seed {settings.seed}", settings)
+    batch = read(
+        model.inputs,
+        inputs,
+        named=dict(settings.named),
+        preprocess=preprocess,
+        metadata=model.metadata,
+        seed=settings.seed,
+        primary=settings.perturb,
+        labels=settings.labels,
+    )
+    for note in batch.notes:
+        say(note, settings)
+    return batch
+
+
+def _opened(source: str, state: Path | None) -> Callable[[Any], Trace]:
+    """A framework's network; what its own code prints goes to stderr."""
+    import sys
+    from contextlib import redirect_stdout
+
+    with redirect_stdout(sys.stderr):
+        run = _frameworks.opened(source, state)
+
+    def quietly(feeds: Any) -> Trace:
+        with redirect_stdout(sys.stderr):
+            found: Trace = run(feeds)
+        return found
+
+    return quietly
 
 
 def show(found: Comparison, looks: tuple[Closeup, ...], settings: Settings, out: Path | None) -> None:

@@ -34,6 +34,7 @@ LIMIT_OPTIONS = (
 @inputs_argument
 @click.option("--weights", "whole", is_flag=True, help="Compare the weights, not what becomes of an INPUT.")
 @click.option("--preprocess-b", metavar="PRESET|FILE", help="B's preprocessing, where it isn't A's.")
+@click.option("--state", type=click.Path(path_type=Path), metavar="FILE.pt", help="Weights of MODULE:FACTORY as A.")
 @out_option
 @shared(VIEW_OPTIONS, LIMIT_OPTIONS, INPUT_OPTIONS, RUN_OPTIONS, COMMON_OPTIONS)
 def command(
@@ -42,6 +43,7 @@ def command(
     inputs: tuple[str, ...],
     whole: bool,
     preprocess_b: str | None,
+    state: Path | None,
     atol: float | None,
     rtol: float | None,
     min_cosine: float | None,
@@ -54,7 +56,8 @@ def command(
 
     Layers are matched by what they compute, not by their names. Each model gets the same pictures through its own input
     convention; without INPUT, four random ones. The error of a layer is given as it accumulates, and alone: with A's
-    activations fed into B. Exit code 1 where the outputs disagree, or a limit is broken.
+    activations fed into B. Exit code 1 where the outputs disagree, or a limit is broken. A may also be
+    module.path:factory, a PyTorch network that B was exported from; --state names its weights.
 
     Other views: --weights matches the weights themselves and tells which moved most; --cam METHOD compares where both
     look, flagging pictures that are predicted alike for another reason; --cka tells which layers are alike, whatever
@@ -77,7 +80,7 @@ def command(
     if (asked := _views.Views(**views)).wanted:
         raise SystemExit(_views.show(read, asked, settings, max_flips=max_flips, out=out))
     try:
-        found = _compare.layers(a, b, inputs, limits, settings, preprocess_b=preprocess_b, out=out)
+        found = _compare.layers(a, b, inputs, limits, settings, preprocess_b=preprocess_b, state=state, out=out)
     except StrangersError as error:
         raise SystemExit(_views.strangers(read, asked, settings, error, out=out)) from None
     if not settings.as_json and _views.are_strange(found):

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnx_inspect import discover
+from onnx_inspect.cli import _frameworks
 from onnx_inspect.cli._options import COMMON_OPTIONS, Settings, shared
 
 if TYPE_CHECKING:
     from exporters._contract import Report
 
-EXPORTERS = "exporters"
 FILE = click.Path(path_type=Path)
 SOURCE_OPTIONS = (
     click.option("--input", "shapes", multiple=True, required=True, metavar="SHAPE", help="1,3,224,224 or 1,16:int64."),
@@ -35,7 +34,7 @@ STAMP_OPTIONS = (
 
 
 @click.command()
-@click.argument("framework", type=click.Choice(discover.names(EXPORTERS)))
+@click.argument("framework", type=click.Choice(_frameworks.names()))
 @click.argument("source", metavar="MODULE.PATH:FACTORY")
 @click.option("-o", "--out", type=FILE, required=True, metavar="FILE.onnx", help="Where to write it.")
 @shared(SOURCE_OPTIONS, STAMP_OPTIONS, COMMON_OPTIONS)
@@ -58,7 +57,7 @@ def command(
     from onnx_inspect.cli._session import emit, say
     from onnx_inspect.inputs.labels import read_labels
 
-    exporter = discover.load(EXPORTERS, framework)
+    exporter = _frameworks.load(framework)
     preprocess, labels = _preprocess(shapes, settings), read_labels(settings.labels, {})
     with redirect_stdout(sys.stderr):  # the model's own code may print
         report = exporter.export(
