@@ -262,7 +262,7 @@ class _Known:
         if (found := output_type(node, self.types)) is not None:
             return {node.output[0]: found}
         try:
-            if node.domain == MICROSOFT and node.op_type in STANDARD:
+            if node.domain == MICROSOFT and node.op_type in STANDARD and not attribute(node, "channels_last", 0):
                 rule = onnx.defs.get_schema(STANDARD[node.op_type][0], 13)  # there Gemm's third input is optional
                 plain = standard(node, rule.attributes)
                 types = {n: _type(replace(self._spec(n), dtype="float32")) for n in plain.input}  # all one type

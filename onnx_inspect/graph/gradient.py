@@ -28,6 +28,7 @@ from onnx_inspect.graph.upgrade import upgrade
 
 SEED, INDEX, ARGMAX, ONES = "seed", "index", "argmax", "ones"
 SELECTIONS = (SEED, INDEX, ARGMAX, ONES)
+STEPS = ("int8", "uint8", "int16", "uint16")  # numbers that may stand for real ones: quantised maps, pixels
 NOTES = METADATA_PREFIX + "gradient"  # metadata key: a JSON list of what a reader of the gradients must know
 
 
@@ -44,7 +45,8 @@ def gradient(model: Model, wrt: Iterable[Layer | str], of: Layer | str, *, selec
     Parameters
     ----------
     wrt : iterable of Layer or str
-        Layers, or names of tensors: inputs, activations, or weights (whose gradients are summed over samples).
+        Layers, or names of tensors: inputs, activations, or weights (whose gradients are summed over samples). Of
+        quantised ones and of pixels the gradient is that of a step.
     of : Layer or str
         The tensor that holds the target: class scores (N, classes), scores (N,), maps (N, classes, H, W), ...
     select : str or int
@@ -185,7 +187,8 @@ def active(nodes: Iterable[onnx.NodeProto], wanted: Collection[str], writer: Wri
         read = [name for name in node_inputs(node) if name in found]
         if not read or node.op_type in SHAPE_READERS:
             continue
-        integers = passes_integers(node.domain, node.op_type)
+        known = node.domain in ("", "ai.onnx") or find(node.domain, node.op_type) is not None
+        integers = passes_integers(node.domain, node.op_type) or not known  # what has no rule shall say so
         kept = {writer.spec(name).dtype for name in read}
         for name in filter(None, node.output):
             spec = writer.spec(name)
@@ -202,7 +205,7 @@ def _check(model: Model, writer: Writer, wanted: Sequence[str], target: str) -> 
             inside = " in the main graph: it lies inside control flow" if name in model.tensors else ""
             raise LayerError(f"tensor {name!r} is not computed by {model.source}{inside}; choose another layer")
         dtype = writer.spec(name).dtype
-        if dtype and not writer.spec(name).is_float:
+        if dtype and not writer.spec(name).is_float and dtype not in STEPS:
             near = _first_float(model, writer, name) if name != target else ""
             raise LayerError(
                 f"tensor {name!r} of {model.source} holds {dtype}: gradients need real numbers"

@@ -94,19 +94,6 @@ def fused_matmul(step: Step) -> list[str]:
     return [made if alpha == 1 else step.op("Mul", made, step.number(alpha))]
 
 
-@expansion("BiasSoftmax", domain=DOMAIN)
-def bias_softmax(step: Step) -> list[str]:
-    """Softmax of a sum along the last axes, which are one."""
-    rank, axis = step.rank(step.inputs[0]), step.axis(step.attribute("axis", 1), step.inputs[0])
-    if axis != rank - 1:
-        raise step.fail("its softmax goes over several axes")
-    bias = step.x(1)
-    if not step.attribute("is_inner_broadcast", 1):
-        own = step.rank(step.inputs[1])
-        bias = step.op("Unsqueeze", bias, step.ints(range(own - 1, rank - 1))) if own < rank else bias
-    return [step.op("Softmax", step.op("Add", step.x(0), bias), axis=-1)]
-
-
 @expansion("SkipLayerNormalization", domain=DOMAIN)
 def skip_layer_normalization(step: Step) -> list[str]:
     """Layer normalisation of a sum, which is a further output."""
