@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +29,10 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.peak import peak  # noqa: E402
 from onnx_inspect.capture.local import write  # noqa: E402
-from onnx_inspect.capture.setup import Job, job, source  # noqa: E402
+from onnx_inspect.capture.setup import Job, prepared  # noqa: E402
 from onnx_inspect.engine import Engine  # noqa: E402
 from onnx_inspect.graph.model import Model  # noqa: E402
 from onnx_inspect.graph.read import read  # noqa: E402
-from onnx_inspect.inputs.dataset import find  # noqa: E402
-from onnx_inspect.inputs.read import primary_of  # noqa: E402
 
 THREADS = 2
 DIGITS = ROOT / "fixtures" / "digits_convnet.onnx"
@@ -84,7 +83,7 @@ def measure(net: Model, samples: int, rounds: int, folder: Path) -> None:
     print(f"{Path(net.source).name}: {samples} samples of {shape}, layer {last} pooled, {THREADS} threads")
     forward = Engine(net, threads=THREADS)
     for what, where in (("arrays as fed", "fed.npy"), ("uint8 .npz", "pictures.npz"), ("JPEG files", "files")):
-        made = prepared(net, folder / where, last)
+        made = planned(net, folder / where, last)
         made.worker.engine.settle({net.inputs[0].name: arrays[:3]})
         ratios, seconds = alternated(
             forward, made, arrays, out=folder / f"out-{Path(net.source).stem}-{where}", rounds=rounds
@@ -116,11 +115,8 @@ def reading(made: Job) -> None:
             made.worker.read(places)
 
 
-def prepared(net: Model, data: Path, layer: str) -> Job:
-    specs = {spec.name: spec for spec in net.inputs}
-    primary = primary_of(specs)
-    found = source(net, find([str(data)], specs, primary), primary=primary)
-    return job(found, [net.layer(layer)], pool_by="mean", make_engine=lambda m: Engine(m, threads=THREADS))
+def planned(net: Model, data: Path, layer: str) -> Job:
+    return prepared(net, data, [layer], pool="mean", make_engine=partial(Engine, threads=THREADS))
 
 
 def passes(engine: Engine, name: str, arrays: np.ndarray, made: Job) -> None:
@@ -152,7 +148,7 @@ def flat(folder: Path) -> None:
 
 def one(data: Path, out: Path) -> str:
     net = read(DIGITS)
-    made = prepared(net, data, "MaxPool:0")
+    made = planned(net, data, "MaxPool:0")
     before = peak()
     start = time.perf_counter()
     found = write(made, out).captured

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from onnx_inspect import discover
 from onnx_inspect.analysis.embedding import Embedding, Projection, anchors
-from onnx_inspect.analysis.pooling import Pool, pool
+from onnx_inspect.analysis.pooling import pool
 from onnx_inspect.analysis.separation import quality
 from onnx_inspect.capture.reading import Captured
 from onnx_inspect.embed._wide import IN_MEMORY, narrowed
@@ -56,13 +56,9 @@ def embed(
     MissingExtra
         The method needs a package that isn't installed.
     """
-    module = module_of(method)
-    if dim not in DIMENSIONS:
-        raise MethodError(f"dim is 2 or 3, got {dim}")
-    settings = parse_params(module.Params, {"dim": str(dim), "seed": str(seed), **(params or {})}, method)
+    module, settings = settled(method, len(captured), dim=dim, seed=seed, params=params)
     if len(captured) < LEAST:
         raise InputError(f"{len(captured)} samples make no picture: give {LEAST} or more")
-    settings = module.settled(settings, len(captured)) if hasattr(module, "settled") else settings
     labelled = bool((captured.labels >= 0).any())
     groups = captured.labels if labelled else captured.predictions
     found = []
@@ -90,6 +86,30 @@ def embed(
         classes=captured.classes,
         comparable=captured.comparable,
     )
+
+
+def settled(
+    method: str, count: int, *, dim: int = 2, seed: int = 0, params: Mapping[str, str] | None = None
+) -> tuple[Any, Any]:
+    """The module that projects by a method, and its parameters as they are for so many points.
+
+    Raises
+    ------
+    MethodError
+        An unknown method or parameter.
+    """
+    module = module_of(method)
+    if dim not in DIMENSIONS:
+        raise MethodError(f"dim is 2 or 3, got {dim}")
+    given = parse_params(module.Params, {"dim": str(dim), "seed": str(seed), **(params or {})}, method)
+    return module, module.settled(given, count) if hasattr(module, "settled") else given
+
+
+def advice(method: str, count: int, params: Mapping[str, str] | None = None) -> str:
+    """What to know before a method is run on so many points; "" where there is nothing."""
+    module, given = settled(method, count, params=params)
+    said: str = module.advice(given, count) if hasattr(module, "advice") else ""
+    return said
 
 
 def module_of(method: str) -> Any:
@@ -143,6 +163,3 @@ def _axes(module: Any, features: NDArray[np.float32], points: NDArray[np.float32
     total = float(features.var(axis=0, dtype=np.float64).sum())
     shares = points.var(axis=0, dtype=np.float64) / total if total else np.zeros(points.shape[1])
     return tuple(f"{name} {share:.0%}" for name, share in zip(module.AXES, shares, strict=False))
-
-
-__all__ = ["DIMENSIONS", "METHODS", "Pool", "embed", "features_of", "module_of"]

@@ -43,7 +43,8 @@ def loaded(*words: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["cam", "--help"], ["summary", "--help"], ["export", "--help"]]
+    "words",
+    [["--help"], ["--version"], ["cam", "--help"], ["embed", "--help"], ["summary", "--help"], ["export", "--help"]],
 )
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     assert not loaded(*words) & HEAVY

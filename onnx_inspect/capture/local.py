@@ -29,7 +29,7 @@ class Written:
     resumed: int
 
 
-def write(job: Job, folder: Path, *, report: Report | None = None) -> Written:
+def write(job: Job, folder: str | Path, *, report: Report | None = None) -> Written:
     """Capture a data set to disk, going on where an earlier run was interrupted.
 
     Whatever ends it (also SIGKILL) loses the shard that was being made and nothing else; what a resumed capture gives
@@ -47,6 +47,7 @@ def write(job: Job, folder: Path, *, report: Report | None = None) -> Written:
     InputError
         The data set can't be read.
     """
+    folder = Path(folder).expanduser()
     store, missing = prepare(folder, job.plan, job.about())
     resumed = job.plan.shards - len(missing)
     with Behind(store.write) as writing:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_inspect._version import __version__
-from onnx_inspect.analysis.pooling import Pool, pool
+from onnx_inspect.analysis import pooling
+from onnx_inspect.analysis.pooling import Pool
 from onnx_inspect.capture import plan as planning
 from onnx_inspect.capture.plan import Plan
 from onnx_inspect.capture.work import Worker, is_mask
@@ -21,10 +23,13 @@ from onnx_inspect.graph import classifier as classifiers
 from onnx_inspect.graph.classifier import Classifier
 from onnx_inspect.graph.cost import cost
 from onnx_inspect.graph.model import Layer, Model
+from onnx_inspect.graph.read import read
 from onnx_inspect.graph.spatial import Spatial, spatial
 from onnx_inspect.inputs.batch import Batch
-from onnx_inspect.inputs.dataset import Dataset
+from onnx_inspect.inputs.dataset import Dataset, find
 from onnx_inspect.inputs.dataset_batches import Reader, reader
+from onnx_inspect.inputs.labels import read_labels
+from onnx_inspect.inputs.read import primary_of
 from onnx_inspect.scene import concrete_shapes
 from onnx_inspect.targets import matrix
 
@@ -62,23 +67,60 @@ class Job:
 
     def about(self) -> dict[str, Any]:
         """What a manifest says besides the plan."""
-        read = self.worker.reader
+        own = self.worker.reader
         forms = {layer: asdict(form) if form is not None else None for layer, form in self.worker.forms.items()}
-        words = {"data": list(read.dataset.words), "primary": read.demand.primary, "notes": list(read.notes)}
+        words = {"data": list(own.dataset.words), "primary": own.demand.primary, "notes": list(own.notes)}
         return self.naming() | {"forms": forms} | words
 
     def naming(self) -> dict[str, Any]:
         """What the rows' numbers mean."""
-        read = self.worker.reader
+        own = self.worker.reader
         return {
-            "classes": read.dataset.classes,
-            "outputs": read.labels,
-            "comparable": read.dataset.comparable,
+            "classes": own.dataset.classes,
+            "outputs": own.labels,
+            "comparable": own.dataset.comparable,
             "pool": self.plan.pool,
             "model": self.worker.model.source,
             "forms": self.worker.forms,
             "masked": any(is_mask(name, array) for name, array in self.first.arrays.items()),
         }
+
+
+def prepared(
+    model: str | Path | Model,
+    data: str | Path | Sequence[str | Path],
+    layers: Sequence[str],
+    *,
+    pool: Pool = "none",
+    preprocess: str | None = None,
+    labels: Sequence[str] | None = None,
+    shard: int | None = None,
+    make_engine: Callable[[Model], Engine] = Engine,
+) -> Job:
+    """Plan the capture of a data set from names alone, as the command line does.
+
+    Parameters
+    ----------
+    data : str, Path or sequence of them
+        See :func:`onnx_inspect.inputs.dataset.find`.
+    layers : sequence of str
+        As on the command line; globs may name several.
+    labels : sequence of str, optional
+        Class names; the model's own where None.
+
+    Raises
+    ------
+    InspectError
+        Model, data set or layers can't be had; the message says what to do.
+    """
+    net = model if isinstance(model, Model) else read(model)
+    specs = {spec.name: spec for spec in net.inputs}
+    primary = primary_of(specs)
+    words = [str(data)] if isinstance(data, str | Path) else [str(word) for word in data]
+    names = tuple(labels) if labels is not None else read_labels(None, net.metadata)
+    found = source(net, find(words, specs, primary), primary=primary, preprocess=preprocess, labels=names)
+    chosen = [layer for text in layers for layer in net.find(text)]
+    return job(found, chosen, pool_by=pool, shard=shard, make_engine=make_engine)
 
 
 def source(
@@ -114,8 +156,8 @@ def source(
     shapes = concrete_shapes(model, first)
     classifier, count = _classifier(model, shapes, output)
     aligned = dataset.aligned(labels, count)
-    read = reader(aligned, specs, primary, labels=labels, **plain)
-    return Source(model, read, first, shapes, classifier)
+    again = reader(aligned, specs, primary, labels=labels, **plain)
+    return Source(model, again, first, shapes, classifier)
 
 
 def job(
@@ -181,7 +223,7 @@ def _pooled(source: Source, layer: Layer, how: Pool, form: Spatial | None) -> ND
     shape = source.shapes.get(layer.output.name)
     if shape is None or not np.prod(shape):
         raise LayerError(f"layer {layer.name!r} ({layer.op_type}) gives no numbers to capture")
-    return pool(np.zeros((1, *shape[1:]), np.float32), how, form, layer=layer.name)
+    return pooling.pool(np.zeros((1, *shape[1:]), np.float32), how, form, layer=layer.name)
 
 
 def _classifier(

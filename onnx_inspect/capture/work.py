@@ -67,6 +67,10 @@ class Worker:
     classifier: Classifier | None
     make_engine: Callable[[Model], Engine]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is sent to other processes: everything but the engine, which each makes for itself."""
+        return {name: value for name, value in vars(self).items() if name != "engine"}
+
     def block(self, shard: int) -> Block:
         """All of a shard."""
         parts = [self.compute(self.read(places)) for places in self.plan.portions(shard)]

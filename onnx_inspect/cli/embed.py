@@ -84,11 +84,11 @@ def command(
     """
     from onnx_inspect.cli._dataset import limited
     from onnx_inspect.cli._session import emit, figure_paths, progress, save_figure, say, stem
-    from onnx_inspect.embedding import embed, module_of
+    from onnx_inspect.embedding import advice, embed, settled
     from onnx_inspect.render import embedding as render
     from onnx_inspect.trace import save_arrays
 
-    module_of(method)
+    settled(method, 0, dim=dim, params=dict(params))  # before anything is run
     paths = figure_paths(out, [f"{stem(model)}-{method}-{dim}d"])
     if board is not None:
         from onnx_inspect.tensorboard import require
@@ -97,6 +97,8 @@ def command(
     captured, chosen, reader = _captured(
         model, data, layers, pool, output, settings, pictures=thumbnails or bool(board)
     )
+    if warning := advice(method, len(captured), dict(params)):
+        say(warning, settings)
     with progress(settings) as report, limited(settings):
         found = embed(captured, chosen, method=method, dim=dim, seed=settings.seed, params=dict(params), report=report)
     if thumbnails and dim == 2 and reader is not None:

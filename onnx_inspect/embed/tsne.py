@@ -95,6 +95,16 @@ def settled(params: Params, count: int) -> Params:
     return replace(params, library=auto if params.library == "auto" else params.library, perplexity=perplexity)
 
 
+def advice(params: Params, count: int) -> str:
+    """What to know before it is run on this many points; "" where there is nothing."""
+    if count <= LARGE or settled(params, count).library != "sklearn":
+        return ""
+    return (
+        f"scikit-learn's t-SNE takes minutes for {count:,} points; openTSNE is faster: pip install"
+        " 'onnx-inspect[opentsne]'"
+    )
+
+
 def _opentsne(points: NDArray[np.float32], params: Params) -> NDArray[np.float32]:
     try:
         from openTSNE import TSNE

@@ -30,10 +30,10 @@ POINTWISE = frozenset(
     "Abs Acos Acosh Add And Asin Asinh Atan Atanh BatchNormalization BiasGelu BitShift BitwiseAnd BitwiseNot BitwiseOr"
     " BitwiseXor Bernoulli Cast CastLike Ceil Celu Clip Cos Cosh DequantizeLinear Div Dropout DynamicQuantizeLinear Elu"
     " Equal Erf Exp Expand FastGelu Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf IsNaN"
-    " LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow QLinearAdd QLinearConcat"
+    " LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow QLinearAdd"
     " QLinearLeakyRelu QLinearMul QLinearSigmoid QuantizeLinear QuickGelu Reciprocal Relu Round Selu Shrink Sigmoid"
     " Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor LRN".split()
-) - {"QLinearConcat"}
+)
 SHAPES = frozenset({"Shape", "Size", "ConstantOfShape", "Range", "EyeLike"})  # their values hang on no input's values
 CONVOLUTIONS = frozenset("Conv ConvInteger QLinearConv FusedConv NhwcConv NhwcFusedConv".split())
 POOLINGS = frozenset("MaxPool AveragePool LpPool QLinearAveragePool".split())
@@ -85,9 +85,12 @@ class Field:
     def at(self, form: Spatial | None) -> NDArray[np.int32]:
         """Interval of each position of a map: (cells, axes of the plane, 2), start and stop; one cell without a form.
 
-        Prefix tokens are left out, as they lie nowhere on the map.
+        (0, 0) along all axes where a position reads nothing, as beyond a border.         Prefix tokens are left out, as they lie nowhere on the map.
         """
-        return np.stack([np.stack([_cells(a, form) for a in ends], -1) for ends in (self.starts, self.stops)], -1)
+        starts = np.stack([_cells(start, form, np.minimum) for start in self.starts], -1)
+        stops = np.stack([_cells(stop, form, np.maximum) for stop in self.stops], -1)
+        found = np.stack([starts, stops], -1)
+        return np.where((starts < stops).all(axis=-1)[:, None, None], found, np.int32(0))
 
 
 def union(*fields: Field) -> Field:
@@ -263,10 +266,10 @@ class _Walk:
             return None
         named = self._constant(node, 3)
         axes = range(len(before)) if named is None else [int(a) % len(before) for a in named]
-        mode = attribute(node, "mode", b"constant")
+        mode = attribute(node, "mode", "constant")
         for axis, ahead in zip(axes, pads, strict=False):
             if before[axis] != out[axis] or ahead:
-                field = field.tapped(axis, windows.padded(ahead, before[axis], out[axis], _word(mode)))
+                field = field.tapped(axis, windows.padded(ahead, before[axis], out[axis], str(mode)))
         return field
 
     def _slice(self, node: onnx.NodeProto, field: Field, before: tuple[int, ...]) -> Field | None:
@@ -396,10 +399,17 @@ def _tap(array: Places, axis: int, taps: windows.Taps, nothing: np.int32, best: 
     return np.moveaxis(best.reduce(np.where(inside, read, nothing), axis=-1), -1, axis)
 
 
-def _cells(array: Places, form: Spatial | None) -> Places:
-    """One end at each position of a map, (cells,)."""
-    best = np.min if array.size and array.max() == BEYOND else None
-    return np.zeros(0, np.int32) if best is None else array
+def _cells(array: Places, form: Spatial | None, best: np.ufunc) -> Places:
+    """One end of the interval at each position of a map, (cells,)."""
+    if form is None:
+        return np.asarray(best.reduce(array, axis=None), np.int32).reshape(1)
+    rank = 3 if form.form in ("tokens", "flat") else 2 + len(form.grid)
+    channel = 1 if form.form in ("channels-first", "flat") else rank - 1
+    places = best.reduce(array.reshape((1,) * (rank - array.ndim) + array.shape), axis=(0, channel))
+    if form.form in ("tokens", "flat"):
+        places = places[form.prefix : form.prefix + form.cells] if len(places) > 1 else places
+        return np.broadcast_to(places, form.cells)
+    return np.broadcast_to(places, form.grid).reshape(-1)
 
 
 def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
@@ -407,10 +417,11 @@ def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int]
     found: list[tuple[list[int], list[int]]] = []
     i = o = 0
     while i < len(before) or o < len(after):
-        inner, outer = [], []
+        inner: list[int] = []
+        outer: list[int] = []
         left = right = 1
         while True:
-            if (left <= right and i < len(before)) or o == len(after):
+            if i < len(before) and (left < right or (left == right and not inner) or o == len(after)):
                 inner.append(i)
                 left *= before[i]
                 i += 1
@@ -422,7 +433,3 @@ def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int]
                 break
         found.append((inner, outer))
     return found
-
-
-def _word(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

@@ -128,5 +128,4 @@ def _along(node: onnx.NodeProto, name: str, axis: int, default: int) -> int:
 
 
 def _text(node: onnx.NodeProto, name: str) -> str:
-    value = attribute(node, name, b"")
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return str(attribute(node, name, ""))

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +24,7 @@ from onnx_inspect.capture.setup import Job
 from onnx_inspect.errors import InputError, LayerError, OutputError
 from onnx_inspect.inputs.preprocess import Preprocess
 
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "capture.py"
 Digits = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 Plan = Callable[..., Job]
 Plainly = Callable[..., dict[str, NDArray[Any]]]
@@ -46,7 +51,7 @@ def fed(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
 def test_what_is_captured_is_what_the_model_gives(
     digits: Digits, data: Path, fixtures: Path, plan_of: Plan, plainly: Plainly, tmp_path: Path
 ) -> None:
-    found = write(plan_of(data, ["Conv:0", "Relu:-1"], pool_by="none", shard=64), tmp_path / "c").captured
+    found = write(plan_of(data, ["Conv:0", "Relu:-1"], pool="none", shard=64), tmp_path / "c").captured
     from onnx_inspect.graph.read import read
     from onnx_inspect.graph.surgery import expose
 
@@ -72,15 +77,15 @@ def test_what_is_captured_is_what_the_model_gives(
     ],
 )
 def test_pooling_is_what_it_says(data: Path, plan_of: Plan, pool: str, layer: str, expected: Any) -> None:
-    whole = into_memory(plan_of(data, [layer], pool_by="none"))
-    pooled = into_memory(plan_of(data, [layer], pool_by=pool))
+    whole = into_memory(plan_of(data, [layer], pool="none"))
+    pooled = into_memory(plan_of(data, [layer], pool=pool))
     name = whole.layers[0]
     # float32 means in another order
     np.testing.assert_allclose(pooled.array(name), expected(np.asarray(whole.array(name))), rtol=1e-5, atol=1e-6)
 
 
 def test_in_memory_and_on_disk_are_equal_bit_for_bit(data: Path, plan_of: Plan, tmp_path: Path) -> None:
-    made = plan_of(data, ["Conv:1", "Relu:0"], pool_by="mean", shard=32)
+    made = plan_of(data, ["Conv:1", "Relu:0"], pool="mean", shard=32)
     memory, disk = into_memory(made), write(made, tmp_path / "c").captured
     for layer in memory.layers:
         np.testing.assert_array_equal(memory.array(layer), np.asarray(disk.array(layer)))
@@ -95,13 +100,13 @@ def test_shards_in_any_order_by_any_worker_are_the_same_bytes(
     """Each shard by a worker of its own, which has run nothing before, in a shuffled order."""
     from onnx_inspect.capture.store import Store
 
-    once = plan_of(data, ["Relu:0"], pool_by="none", shard=16)
+    once = plan_of(data, ["Relu:0"], pool="none", shard=16)
     write(once, tmp_path / "once")
     (tmp_path / "again").mkdir()
     store = Store(tmp_path / "again", once.plan.layers)
     order = np.random.default_rng(seed).permutation(once.plan.shards)[:4]
     for shard in order:
-        worker = plan_of(data, ["Relu:0"], pool_by="none", shard=16).worker
+        worker = plan_of(data, ["Relu:0"], pool="none", shard=16).worker
         store.write(int(shard), worker.block(int(shard)))
     whole = contents(tmp_path / "once")
     for name, content in contents(tmp_path / "again").items():
@@ -111,7 +116,7 @@ def test_shards_in_any_order_by_any_worker_are_the_same_bytes(
 def test_an_interrupted_capture_is_gone_on_with_and_equal_bit_for_bit(
     data: Path, plan_of: Plan, tmp_path: Path
 ) -> None:
-    made = plan_of(data, ["Relu:0", "Relu:-1"], pool_by="none", shard=16)
+    made = plan_of(data, ["Relu:0", "Relu:-1"], pool="none", shard=16)
     write(made, tmp_path / "once")
     whole = contents(tmp_path / "once")
     rng = np.random.default_rng(0)
@@ -126,13 +131,13 @@ def test_an_interrupted_capture_is_gone_on_with_and_equal_bit_for_bit(
         arrays = sorted(folder.glob("0*/*.npy"))
         arrays[turn].write_bytes(arrays[turn].read_bytes()[:-5])
         (folder / "rows" / ".onnx-inspect-half.json").write_text("{")
-        done = write(plan_of(data, ["Relu:0", "Relu:-1"], pool_by="none", shard=16), folder)
+        done = write(plan_of(data, ["Relu:0", "Relu:-1"], pool="none", shard=16), folder)
         assert contents(folder) == whole
         assert 0 < done.resumed < made.plan.shards
 
 
 def test_a_changed_shard_is_made_again(data: Path, plan_of: Plan, tmp_path: Path) -> None:
-    made = plan_of(data, ["Relu:-1"], pool_by="mean", shard=50)
+    made = plan_of(data, ["Relu:-1"], pool="mean", shard=50)
     write(made, tmp_path / "c")
     whole = contents(tmp_path / "c")
     path = next((tmp_path / "c").glob("0*/000001.npy"))
@@ -147,7 +152,7 @@ def test_a_changed_shard_is_made_again(data: Path, plan_of: Plan, tmp_path: Path
     ("changed", "said"),
     [
         ({"layers": ["Relu:0"]}, "layers"),
-        ({"pool_by": "max"}, "pool 'mean', not 'max'"),
+        ({"pool": "max"}, "pool 'mean', not 'max'"),
         ({"shard": 20}, "shard 16, not 20"),
         ({"threads": 2}, "threads '1', not '2'"),
         ({"net": "digits_convnet_epoch1.onnx"}, "another model"),
@@ -156,7 +161,7 @@ def test_a_changed_shard_is_made_again(data: Path, plan_of: Plan, tmp_path: Path
 def test_another_capture_in_the_folder_is_never_mixed_in(
     data: Path, plan_of: Plan, fixtures: Path, tmp_path: Path, changed: dict[str, Any], said: str
 ) -> None:
-    plain: dict[str, Any] = {"layers": ["Relu:-1"], "pool_by": "mean", "shard": 16}
+    plain: dict[str, Any] = {"layers": ["Relu:-1"], "pool": "mean", "shard": 16}
     write(plan_of(data, **plain), tmp_path / "c")
     before = contents(tmp_path / "c")
     if "net" in changed:
@@ -228,19 +233,19 @@ def test_a_layer_that_was_not_captured_is_named(data: Path, plan_of: Plan, tmp_p
 
 def test_class_tokens_are_the_tokens_before_the_map(digits: Digits, data: Path, fixtures: Path, plan_of: Plan) -> None:
     vit = fixtures / "digits_vit.onnx"
-    whole = into_memory(plan_of(data, ["Add:-1"], net=vit, pool_by="none"))
+    whole = into_memory(plan_of(data, ["Add:-1"], net=vit, pool="none"))
     tokens = np.asarray(whole.array(whole.layers[0]))
     if tokens.ndim != 3:
         raise AssertionError(tokens.shape)
     for how, expected in (("cls", tokens[:, 0]), ("mean", tokens[:, 1:].mean(axis=1))):
-        pooled = into_memory(plan_of(data, ["Add:-1"], net=vit, pool_by=how))
+        pooled = into_memory(plan_of(data, ["Add:-1"], net=vit, pool=how))
         # float32 means in another order
         np.testing.assert_allclose(pooled.array(whole.layers[0]), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_maps_have_no_class_token(data: Path, plan_of: Plan) -> None:
     with pytest.raises(LayerError, match="no class token"):
-        plan_of(data, ["Conv:0"], pool_by="cls")
+        plan_of(data, ["Conv:0"], pool="cls")
 
 
 def test_only_one_portion_is_held_beside_those_read_ahead(data: Path, plan_of: Plan) -> None:
@@ -273,3 +278,31 @@ class Counting:
 def test_the_preprocess_is_part_of_the_plan(data: Path, plan_of: Plan) -> None:
     settings = dict(plan_of(data, ["Relu:-1"]).plan.settings)
     assert Preprocess.from_json(json.loads(settings["preprocess"])).formula() == "signed"
+
+
+def test_workers_can_be_sent_to_other_processes_and_give_the_same(data: Path, plan_of: Plan) -> None:
+    worker = plan_of(data, ["Relu:0", "Relu:-1"], pool="mean", shard=40).worker
+    own = worker.block(2)  # the engine is made now, and isn't sent
+    sent = pickle.loads(pickle.dumps(worker)).block(2)
+    assert own.sources == sent.sources and own.places == sent.places == tuple(range(80, 120))
+    for layer, array in own.arrays.items():
+        np.testing.assert_array_equal(array, sent.arrays[layer])
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_from_1000_to_20000_pictures(tmp_path: Path) -> None:
+    """20,000 pictures are 246 MB as the network takes them; what grows is their names and classes."""
+    largest = []
+    for count in (1_000, 20_000):
+        pictures = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
+        np.savez_compressed(tmp_path / f"{count}.npz", images=pictures, labels=np.arange(count) % 10)
+        words = ["--one", str(tmp_path / f"{count}.npz"), str(tmp_path / f"out{count}")]
+        ran = subprocess.run(
+            [sys.executable, str(BENCHMARK), *words],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=BENCHMARK.parents[1],
+        )
+        largest.append(int(re.search(r"(\d+) MiB at most", ran.stdout)[1]))  # type: ignore[index]
+    assert largest[1] - largest[0] < 32
