@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from onnx_inspect.graph.bind import bind
+from onnx_inspect.graph.fields import Field, plane, reshaped
 from onnx_inspect.graph.model import Model
 from onnx_inspect.graph.read import parse, read
-from onnx_inspect.graph.receptive import Field, plane, receptive, reshaped
+from onnx_inspect.graph.receptive import receptive
 from onnx_inspect.graph.spatial import Spatial, spatial
 from onnx_inspect.graph.surgery import expose
 from tests.conftest import make_model
