@@ -7,16 +7,24 @@ PYTHON ?= python3
 SOURCES := pyproject.toml $(shell find onnx_inspect exporters -name '*.py' -o -name '*.onnx' -o -name '*.png' 2>/dev/null)
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all lint format fixtures bench clean
+EXTRAS := test,dev,torch,text,tensorboard,umap,opentsne,ray
+
+.PHONY: demo test test-all web lint format fixtures bench clean
 
 demo: .venv/installed
 	.venv/bin/onnx-inspect demo --out onnx-inspect-demo
 
-test: .venv-test/installed
+test: .venv-test/installed web
 	.venv-test/bin/python -m pytest -n 2 -m "not slow"
 
-test-all: .venv-test/installed
+test-all: .venv-test/installed web
 	.venv-test/bin/python -m pytest -n 2
+
+# One test runs a baked model by a browser's runtime; it is skipped with its reason where Node.js is missing.
+web:
+	@command -v npm >/dev/null || { echo "npm is missing: no test under Node.js"; exit 0; }; \
+	test -d tests/web/node_modules/onnxruntime-web || npm install --prefix tests/web --no-audit --no-fund \
+	  --ignore-scripts --no-package-lock --silent || echo "onnxruntime-web can't be had: no test under Node.js"
 
 lint: .venv-test/installed
 	.venv-test/bin/ruff check .
@@ -35,17 +43,17 @@ bench: .venv-bench/installed
 	.venv-bench/bin/python benchmarks/attribution.py $(if $(QUICK),--quick)
 
 clean:
-	rm -rf .venv .venv-test .venv-bench onnx-inspect-demo
+	rm -rf .venv .venv-test .venv-bench tests/web/node_modules onnx-inspect-demo
 
 .venv/installed: $(SOURCES)
 	$(PYTHON) -m venv .venv
-	.venv/bin/python $(PIP) .
+	.venv/bin/python $(PIP) ".[text]"
 	touch $@
 
 # The constraints pin torch to a CPU build: a newer one would bring several gigabytes of CUDA packages along.
 .venv-test/installed: pyproject.toml tests/constraints.txt
 	$(PYTHON) -m venv .venv-test
-	.venv-test/bin/python $(PIP) --constraint tests/constraints.txt --editable ".[test,dev,torch]"
+	.venv-test/bin/python $(PIP) --constraint tests/constraints.txt --editable ".[$(EXTRAS)]"
 	touch $@
 
 # The peers ask for torchvision, which has no CPU build for this torch: benchmarks/stubs stands in for it, so they are

@@ -21,7 +21,7 @@ from onnx_inspect.graph import windows
 from onnx_inspect.graph.constants import Scope, attribute
 from onnx_inspect.graph.fields import BEYOND, Field, Places, reshaped, union
 from onnx_inspect.graph.model import Model, node_inputs
-from onnx_inspect.graph.spatial import Shapes
+from onnx_inspect.graph.moves import Shapes
 
 POINTWISE = frozenset(
     "Abs Acos Acosh Add And Asin Asinh Atan Atanh BatchNormalization BiasGelu BitShift BitwiseAnd BitwiseNot BitwiseOr"
