@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,16 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 STANDINGS = {  # what README calls by a reader's names
     "net.onnx": ROOT / "fixtures" / "shapes_resnet.onnx",
+    "net_int8.onnx": ROOT / "fixtures" / "int8_qdq.onnx",
     "cat.jpg": ROOT / "fixtures" / "inputs" / "shape_star.png",
+    "vit.onnx": ROOT / "fixtures" / "digits_vit.onnx",
+    "reviews.onnx": ROOT / "fixtures" / "sentiment.onnx",
+    "digits.onnx": ROOT / "fixtures" / "digits_convnet.onnx",
+    "digits.npz": ROOT / "fixtures" / "inputs" / "digits.npz",
+    "teacher.onnx": ROOT / "fixtures" / "digits_convnet.onnx",
+    "student.onnx": ROOT / "fixtures" / "digits_vit.onnx",
+    "epoch1.onnx": ROOT / "fixtures" / "digits_convnet_epoch1.onnx",
+    "epoch3.onnx": ROOT / "fixtures" / "digits_convnet_epoch3.onnx",
 }
 Run = Callable[..., Any]
 
@@ -35,6 +45,15 @@ def test_there_are_commands_to_test() -> None:
 @pytest.mark.parametrize("line", commands())
 def test_command_works(line: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     monkeypatch.chdir(tmp_path)
+    if "--text" in line:
+        pytest.importorskip("tokenizers")
+    digits = tmp_path / "digits"
+    digits.mkdir()
+    for picture in (ROOT / "fixtures" / "inputs").glob("digit_*.png"):
+        shutil.copy(picture, digits)
+    if " captured/ " in line and "capture " not in line:
+        data = (str(STANDINGS["digits.onnx"]), str(STANDINGS["digits.npz"]), "--layer", "Relu:-1")
+        assert run("capture", *data, "-o", "captured").code == 0
     if "export pytorch" in line:
         pytest.importorskip("torch")
         monkeypatch.syspath_prepend(str(ROOT))

@@ -55,7 +55,7 @@ def command(
     out: Path | None,
     settings: Settings,
 ) -> None:
-    r"""Draw what the layers of MODEL hold for each INPUT, the most active channels first, and print their statistics.
+    """Draw what the layers of MODEL hold for each INPUT, the most active channels first, and print their statistics.
 
     Without --layer, up to eight layers along the network's depth are taken.
 

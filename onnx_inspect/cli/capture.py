@@ -51,7 +51,7 @@ def command(
     out: Path,
     settings: Settings,
 ) -> None:
-    r"""Write what layers of MODEL hold for every sample of DATASET to disk, as .npy files that are whole or not there.
+    """Write what layers of MODEL hold for every sample of DATASET to disk, as .npy files that are whole or not there.
 
     DATASET is a folder with a folder for each class, a .csv of paths and labels, a .txt list, an .npz of samples and
     labels, or files. Interrupted, the same command goes on where it was; what comes out is the same bit for bit.

@@ -52,7 +52,7 @@ def command(
     settings: Settings,
     **views: Any,
 ) -> None:
-    r"""Compare model B with A on each INPUT, layer by layer, and name the layer that causes the difference.
+    """Compare model B with A on each INPUT, layer by layer, and name the layer that causes the difference.
 
     Layers are matched by what they compute, not by their names. Each model gets the same pictures through its own input
     convention; without INPUT, four random ones. The error of a layer is given as it accumulates, and alone: with A's

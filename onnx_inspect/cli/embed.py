@@ -71,7 +71,7 @@ def command(
     out: Path | None,
     settings: Settings,
 ) -> None:
-    r"""Draw where the samples of DATASET lie inside layers of MODEL, coloured by class, and measure how they separate.
+    """Draw where the samples of DATASET lie inside layers of MODEL, coloured by class, and measure how they separate.
 
     DATASET is a folder with a folder for each class, a .csv of paths and labels, a .txt list, an .npz of samples and
     labels, or files. A folder that `capture` wrote may stand in place of MODEL and DATASET. Several layers stand side

@@ -46,7 +46,7 @@ def command(
     settings: Settings,
     **chosen: Any,
 ) -> None:
-    r"""Export a FRAMEWORK's model, check it against the framework, and name its layers by their module paths.
+    """Export a FRAMEWORK's model, check it against the framework, and name its layers by their module paths.
 
     The factory is imported with the current folder on the path and called without arguments. Give --input once per
     input, batch first. Nothing is written when the numbers differ by more than the tolerance.

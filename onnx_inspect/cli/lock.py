@@ -26,7 +26,7 @@ from onnx_inspect.cli._options import (
 @click.option("--keep-inputs", is_flag=True, help="Also keep what the model is fed: verify needs nothing else then.")
 @shared(INPUT_OPTIONS, RUN_OPTIONS, COMMON_OPTIONS)
 def command(model: str, inputs: tuple[str, ...], out: Path | None, keep_inputs: bool, settings: Settings) -> None:
-    r"""Run MODEL on each INPUT, or on random ones, and keep how its layers answer: about 600 bytes each.
+    """Run MODEL on each INPUT, or on random ones, and keep how its layers answer: about 600 bytes each.
 
     The file holds sums with random signs, quantiles, mean and deviation of each layer, and SHA-256 of the inputs; no
     weights, and of the inputs nothing else unless --keep-inputs is given. Commit it beside the model, and let CI run

@@ -56,7 +56,7 @@ def command(
     out: Path | None,
     settings: Settings,
 ) -> None:
-    r"""Train a linear classifier on each of several layers of MODEL and draw its accuracy along depth.
+    """Train a linear classifier on each of several layers of MODEL and draw its accuracy along depth.
 
     DATASET needs classes: a folder with a folder for each, a .csv or list of paths and labels, or an .npz of samples
     and labels. Features are standardised, accuracy is measured on folds that were not trained on; chance and the

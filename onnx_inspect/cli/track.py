@@ -26,7 +26,7 @@ from onnx_inspect.cli._track import VIEW_OPTIONS
 def command(
     words: tuple[str, ...], order: Any, save: Path | None, out: Path | None, settings: Settings, **views: Any
 ) -> None:
-    r"""Follow a network through its checkpoints: weights, activations, likeness, dead units, predictions, embeddings.
+    """Follow a network through its checkpoints: weights, activations, likeness, dead units, predictions, embeddings.
 
     Every word that ends in .onnx is a checkpoint, also as a glob ('run/*.onnx'); all others are inputs. Without inputs
     only the weights are followed; CKA needs four of them. The first four pictures get a strip and a GIF of one channel,

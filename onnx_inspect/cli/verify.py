@@ -36,7 +36,7 @@ from onnx_inspect.cli._options import (
 @out_option
 @shared(INPUT_OPTIONS, RUN_OPTIONS, COMMON_OPTIONS[1:])  # the seed is the lock's
 def command(model: str, lockfile: Path, inputs: tuple[str, ...], out: Path | None, **given: Any) -> int:
-    r"""Run MODEL on the inputs of LOCK and compare layer by layer: exit 0 where it still agrees, 1 from a drift on.
+    """Run MODEL on the inputs of LOCK and compare layer by layer: exit 0 where it still agrees, 1 from a drift on.
 
     Random inputs are made up again; files are looked for where they were, unless each INPUT is named; their SHA-256 is
     checked. Layers are found by name, by place, or by their values where nodes were renamed, fused or moved. --out
