@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,12 +12,15 @@ import onnx
 
 from onnx_inspect.errors import ModelError
 from onnx_inspect.graph.batch import batch_axes
-from onnx_inspect.graph.constants import Scope, attribute
-from onnx_inspect.graph.dependence import dependent
+from onnx_inspect.graph.bodies import CONTROL_FLOW
+from onnx_inspect.graph.constants import attribute, evaluate, read
+from onnx_inspect.graph.dependence import SHAPE_READERS, dependent
 from onnx_inspect.graph.factors import RANK, Axes, Axis, Base, Factor, born, joined, kind, picked, reshaped, size
 from onnx_inspect.graph.model import Model
+from onnx_inspect.graph.shapes import SMALL
 
 Shapes = Mapping[str, tuple[int, ...]]
+DEEPEST = 200  # nodes that the numbers of one shape are followed back through
 
 # Operators that multiply by a matrix: positions of both factors.
 PRODUCTS = {
@@ -49,7 +53,7 @@ class Lineage:
 
     def __post_init__(self) -> None:
         self.data = dependent(self.model.proto.graph, [i.name for i in self.model.inputs])
-        self.scope = Scope(self.model, self.model.proto.graph)
+        self._values: dict[str, Any] = {}
         batch = batch_axes(self.model)
         for spec in self.model.inputs:
             shape = self.shapes.get(spec.name, ())
@@ -79,10 +83,42 @@ class Lineage:
         return tuple(self.model.constants[name].dims) if name in self.model.constants else None
 
     def value(self, name: str) -> Any:
-        """Numbers of a constant; None where it is none, or can't be read."""
-        constant = self.scope.constant(name) if name else None
+        """Numbers of a constant, or of what only shapes decide; None where an input has a say, or it can't be told."""
+        if not name:
+            return None
+        waiting = [name]
+        while waiting:
+            current = waiting[-1]
+            node = self.model.producers.get(current)
+            needed = (
+                [] if node is None or node.op_type in ("Constant", *SHAPE_READERS) else [n for n in node.input if n]
+            )
+            missing = [n for n in needed if n not in self._values and n not in self.data]
+            if current not in self._values and missing and len(waiting) < DEEPEST:
+                waiting.append(missing[0])
+                continue
+            self._values.setdefault(current, self._worked_out(current, node))
+            waiting.pop()
+        return self._values[name]
+
+    def _worked_out(self, name: str, node: onnx.NodeProto | None) -> Any:
+        """Numbers of a tensor whose node's inputs are known."""
+        shape = self.shape(name)
+        if name in self.data or shape is None or math.prod(shape) > SMALL:
+            return None
         try:
-            return None if constant is None else constant.array()
+            if name in self.model.constants:
+                return read(self.model.constants[name], self.model)
+            if node is None:
+                return None
+            if node.op_type == "Shape":
+                known = self.shape(node.input[0])
+                part = slice(attribute(node, "start", 0), attribute(node, "end", None))
+                return None if known is None else np.array(known[part], np.int64)
+            inputs = [self._values.get(n) if n else None for n in node.input]
+            if node.op_type in CONTROL_FLOW or any(v is None and n for v, n in zip(inputs, node.input, strict=True)):
+                return None
+            return evaluate(node, inputs, self.model)[list(node.output).index(name)]
         except ModelError:
             return None
 
@@ -251,7 +287,8 @@ def _gather(lineage: Lineage, node: onnx.NodeProto, name: str) -> Axes | None:
         new = tuple(lineage.channels(name, i) for i in range(-rest, 0))
         return (*source[:along], *looked, *new)
     index = lineage.value(indices)
-    if index is None:
+    count = size(source[along]) if source else 0
+    if index is None or not np.all((index >= -count) & (index < count)):
         middle: Axes = tuple(
             (Factor(Base(kind(source[along]), n, name, along + i, parents=source[along]), n),)
             for i, n in enumerate(lineage.shape(indices) or ())
@@ -259,7 +296,7 @@ def _gather(lineage: Lineage, node: onnx.NodeProto, name: str) -> Axes | None:
     elif index.ndim == 0:
         middle = ()
     else:
-        flat = np.where(index < 0, index + size(source[along]), index).astype(np.intp).ravel()
+        flat = np.where(index < 0, index + count, index).astype(np.intp).ravel()
         middle = (picked(source[along], flat, name, along, table),)
         if index.ndim > 1:
             middle = reshaped(middle, index.shape) or ()

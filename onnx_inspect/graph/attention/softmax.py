@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 import onnx
@@ -135,8 +135,12 @@ def _moved(node: onnx.NodeProto, axis: int, before: tuple[int, ...], after: tupl
     return len(after) - len(ending) if after[-len(ending) :] == ending else None
 
 
-def _content(scores: str, lineage: Lineage) -> Product | None:
-    """Nearest product of two tensors that both hang on the input, from which scores are made."""
+def _content(scores: str, lineage: Lineage, through: Set[str] | None = frozenset(BEFORE)) -> Product | None:
+    """Nearest product of two tensors that both hang on the input, from which scores are made.
+
+    The way to it leads through operators of `through`; where that is None through all but products, softmaxes and
+    normalisations.
+    """
     waiting, seen = [scores], {scores}
     while waiting:
         node = lineage.model.producers.get(waiting.pop(0))
@@ -145,7 +149,8 @@ def _content(scores: str, lineage: Lineage) -> Product | None:
         found = product(node, lineage)
         if found is not None and all(n in lineage.data for n in found.operands):
             return found
-        if node.op_type in BEFORE:
+        open_way = found is None and "Softmax" not in node.op_type and "Normalization" not in node.op_type
+        if node.op_type in through if through is not None else open_way:
             new = [n for n in node.input if n in lineage.data and n not in seen]
             seen.update(new)
             waiting += new
@@ -160,13 +165,25 @@ def _among_channels(content: Product, keys: Axis, lineage: Lineage) -> bool:
 def _lost(soft: Softmax, layer: Layer, content: Product | None, lineage: Lineage) -> Refusal | None:
     """Say why a softmax over scores of queries and keys meets no values, where anything reads it."""
     readers = lineage.model.consumers.get(soft.made, [])
-    if content is None or not readers:
+    if not readers or (content is None and _content(soft.scores, lineage, through=None) is None):
         return None
     keys = lineage.of(soft.made)[soft.axis]
-    if _among_channels(content, keys, lineage):
+    if content is not None and _among_channels(content, keys, lineage):
         return Refusal(layer, CHANNELS)
-    names = ", ".join(sorted({n.op_type for n in readers}))
+    names = ", ".join(sorted({n.op_type for n in _changers(soft.made, lineage)})) or "nothing"
     return Refusal(layer, f"its probabilities are changed before they meet the values ({names} reads them)")
+
+
+def _changers(made: str, lineage: Lineage) -> list[onnx.NodeProto]:
+    """First nodes behind a tensor that do more than to round or rearrange it."""
+    waiting, found = [made], []
+    while waiting:
+        for node in lineage.model.consumers.get(waiting.pop(), []):
+            if node.op_type in AFTER | MOVED:
+                waiting.append(node.output[0])
+            else:
+                found.append(node)
+    return found
 
 
 def _recipe(soft: Softmax, layer: Layer, use: Use, lineage: Lineage) -> Found:

@@ -12,7 +12,13 @@ from onnx_inspect.graph.dependence import ancestors
 from onnx_inspect.graph.factors import Axis, Base, pieces, resolve, size
 from onnx_inspect.graph.model import Model
 
-WORDS = (("cls", ("cls", "class")), ("dist", ("dist",)), ("reg", ("reg", "storage")), ("mask", ("mask",)))
+WORDS = (
+    ("cls", ("cls", "class")),
+    ("dist", ("dist",)),
+    ("reg", ("reg", "storage")),
+    ("det", ("det",)),
+    ("mask", ("mask",)),
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ def place(windows: Sequence[Axis], tokens: Axis, model: Model) -> Placed | None:
 def _names(tokens: Axis, cells: NDArray[np.intp], model: Model) -> tuple[str, ...]:
     """Names of the tokens that stand for no patch, from the weights that they were strung together from."""
     names: list[str] = []
-    start, unknown = 0, 0
+    start = 0
     for source, count in pieces(tokens):
         special = int((cells[start : start + count] < 0).sum())
         start += count
@@ -69,12 +75,11 @@ def _names(tokens: Axis, cells: NDArray[np.intp], model: Model) -> tuple[str, ..
             names += ["pad"] * special
             continue
         word = _word(source, model)
-        if not word:
-            word = "reg" if special > 1 else ("cls", "dist")[min(unknown, 1)]
-            unknown += 1
-        names += [word] * special
+        if not word or (word == "cls" and "cls" in names):  # exporters store equal weights once, under one name
+            word = "reg" if special > 1 else "dist" if "cls" in names else "cls"
+        names += ["cls", "dist"] if word == "cls" and special == 2 else [word] * special
     return tuple(
-        f"{name}{names[: i + 1].count(name)}" if names.count(name) > 1 or name == "reg" else name
+        f"{name}{names[: i + 1].count(name)}" if names.count(name) > 1 or name in ("reg", "det") else name
         for i, name in enumerate(names)
     )
 
