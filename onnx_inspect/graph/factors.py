@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -29,6 +30,7 @@ class Base:
     axis: int
     parts: tuple[Part, ...] = ()
     parents: tuple[Factor, ...] = ()
+    order: int = field(default_factory=itertools.count().__next__)  # a Base is younger than those it has parts of
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +158,8 @@ def _strung(parts: Sequence[Part], of: Kind, origin: str, position: int) -> Axis
     """Axis of parts; neighbours from the same axis become one, and one that holds all of an axis is that axis."""
     kept: list[Part] = []
     for part in parts:
+        if not len(part.index):
+            continue
         if kept and kept[-1].factors == part.factors:
             part = Part(kept[-1].source, part.factors, np.concatenate([kept[-1].index, part.index]))
             kept.pop()
@@ -176,44 +180,50 @@ def resolve(axes: Sequence[Axis]) -> dict[Base, Index]:
     """
     shape = tuple(size(axis) for axis in axes)
     found: dict[Base, Index] = {}
-    for base, where in _positions(axes, shape).items():
-        _trace(base, where.ravel(), np.arange(where.size), where.size, found)
-    return {base: where.reshape(shape) for base, where in found.items()}
-
-
-def _positions(axes: Sequence[Axis], shape: tuple[int, ...]) -> dict[Base, Index]:
-    """Entry of each Base that an outer product of axes speaks of directly."""
-    found: dict[Base, Index] = {}
+    waiting = _Places(math.prod(shape))
     for number, axis in enumerate(axes):
-        digits = np.unravel_index(np.arange(shape[number]), [f.size for f in axis] or [1])
-        view = [1] * len(shape)
-        view[number] = shape[number]
-        for f, digit in zip(axis, digits, strict=False):
-            step = np.asarray(digit * f.stride, np.intp).reshape(view)
-            found[f.base] = found.get(f.base, np.zeros(shape, np.intp)) + step
+        of = np.indices(shape)[number].ravel()
+        waiting.add(axis, of, np.ones(len(of), bool))
+    while waiting.entries:
+        base = max(waiting.entries, key=lambda b: b.order)  # the youngest: nothing more can come to it
+        entries, missing = waiting.entries.pop(base), waiting.missing.pop(base)
+        if base.parts:
+            waiting.follow(base, entries, ~missing)
+        else:
+            found[base] = np.where(missing, -1, entries).reshape(shape)
     return found
 
 
-def _trace(base: Base, entries: Index, into: Index, total: int, found: dict[Base, Index]) -> None:
-    """Follow entries of a Base to where they began; `into` are their places in the result."""
-    if not base.parts:
-        found.setdefault(base, np.full(total, -1, np.intp))[into] = entries
-        return
-    start = 0
-    for part in base.parts:
-        inside = (entries >= start) & (entries < start + len(part.index))
-        before = part.index[entries[inside] - start]
-        start += len(part.index)
-        real = before >= 0
-        if not part.factors or not real.any():
-            continue
-        places = into[inside][real]
-        digits = np.unravel_index(before[real], [f.size for f in part.factors])
-        steps: dict[Base, Index] = {}
-        for f, digit in zip(part.factors, digits, strict=True):
-            steps[f.base] = steps.get(f.base, np.zeros(len(places), np.intp)) + np.asarray(digit * f.stride, np.intp)
-        for inner, where in steps.items():
-            _trace(inner, where, places, total, found)
+class _Places:
+    """For some entries, which of each Base they hold: sums of what several factors of it say."""
+
+    def __init__(self, count: int) -> None:
+        self.entries: dict[Base, Index] = {}
+        self.missing: dict[Base, NDArray[np.bool_]] = {}
+        self.count = count
+
+    def add(self, axis: Axis, of: Index, there: NDArray[np.bool_]) -> None:
+        """Say which entry of an axis is held; nothing where `there` is False."""
+        digits = np.unravel_index(np.where(there, of, 0), [f.size for f in axis] or [1])
+        for f, digit in zip(axis, digits, strict=False):
+            before = self.entries.setdefault(f.base, np.zeros(self.count, np.intp))
+            self.missing.setdefault(f.base, np.zeros(self.count, bool))
+            self.entries[f.base] = before + np.asarray(digit * f.stride * there, np.intp)
+
+    def follow(self, base: Base, entries: Index, there: NDArray[np.bool_]) -> None:
+        """Go from a Base to those that its parts were taken from; what no part tells of is missing in them."""
+        told: dict[Base, NDArray[np.bool_]] = {}
+        start = 0
+        for part in base.parts:
+            inside = there & (entries >= start) & (entries < start + len(part.index))
+            of = np.full(self.count, -1, np.intp)
+            of[inside] = part.index[entries[inside] - start]
+            start += len(part.index)
+            self.add(part.factors, of, of >= 0)
+            for f in part.factors:
+                told[f.base] = told.get(f.base, np.zeros(self.count, bool)) | (of >= 0)
+        for inner, where in told.items():
+            self.missing[inner] |= ~where
 
 
 def pieces(axis: Axis) -> Iterator[tuple[str, int]]:
