@@ -4,54 +4,37 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
-DEPTH = 2  # results that wait at one time
 
 
-def ahead(work: Iterable[T], depth: int = DEPTH) -> Generator[T]:
-    """Give what an iterable gives, made by a thread of its own, `depth` items before they are asked for.
+def ahead(work: Callable[[S], T], items: Iterable[S], *, threads: int = 1) -> Generator[T]:
+    """Give ``work(item)`` for each item in its order, made by threads of their own before they are asked for.
 
-    An error in it is raised here, in its place. Closing this generator ends the thread.
+    At most `threads` and two more results wait or are being made at one time. An error is raised here, in its place.
+    Closing this generator waits for what is being made, and makes nothing more.
+
+    Parameters
+    ----------
+    threads : int
+        With one, items are also worked on in their order.
     """
-    waiting: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
-    closed = threading.Event()
-
-    def put(item: tuple[bool, Any]) -> None:
-        while not closed.is_set():
-            try:
-                waiting.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue  # look whether anybody still wants it
-
-    def make() -> None:
-        try:
-            for item in work:
-                put((True, item))
-                if closed.is_set():
-                    return
-        except BaseException as error:  # whatever it is, the one who asked must know
-            put((False, error))
-        else:
-            put((False, None))
-
-    thread = threading.Thread(target=make, daemon=True)
-    thread.start()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="ahead")
+    waiting: deque[Future[T]] = deque()
     try:
-        while True:
-            good, item = waiting.get()
-            if good:
-                yield item
-            elif item is None:
-                return
-            else:
-                raise item
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > threads + 1:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:
-        closed.set()
-        thread.join()
+        pool.shutdown(cancel_futures=True)
 
 
 class Behind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from onnx_inspect.capture.setup import Job
 from onnx_inspect.capture.store import Store, prepare
 from onnx_inspect.capture.work import Block, Worker, joined
 from onnx_inspect.errors import InputError, RunError
-from onnx_inspect.inputs.dataset_batches import Reading
 
+THREADS = 4  # that read files at most; half of the processors are left to the model
 Report = Callable[[int, int], None]
 
 
@@ -108,19 +109,15 @@ def blocks(worker: Worker, shards: Iterable[int], *, report: Report | None = Non
     total = plan.samples
     done = total - sum(len(plan.places(shard)) for shard in chosen)
 
-    def read() -> Iterator[tuple[int, bool, Reading]]:
-        for shard in chosen:
-            portions = plan.portions(shard)
-            for number, places in enumerate(portions, 1):
-                yield shard, number == len(portions), worker.read(places)
-
+    portions = [(shard, places) for shard in chosen for places in plan.portions(shard)]
+    threads = min(THREADS, max(1, (os.cpu_count() or 1) // 2)) if worker.reader.dataset.entries.concurrent else 1
     parts: list[Block] = []
-    with closing(ahead(read())) as readings:
-        for shard, last, reading in readings:
+    with closing(ahead(worker.read, [places for _, places in portions], threads=threads)) as readings:
+        for (shard, places), reading in zip(portions, readings, strict=True):
             parts.append(worker.compute(reading))
-            done += len(reading.places) + len(reading.skipped)
+            done += len(places)
             if report is not None:
                 report(done, total)
-            if last:
+            if places.stop == plan.places(shard).stop:
                 yield shard, joined(parts, plan.layers)
                 parts = []

@@ -126,6 +126,11 @@ def reopened(folder: str, asked: Sequence[str], wanted: Pool | None, settings: S
 
 def reader_again(folder: str, settings: Settings) -> Reader:
     """The reader that a capture was made with, for what it didn't keep: pictures."""
+    return source_again(folder, settings).reader
+
+
+def source_again(folder: str, settings: Settings) -> Source:
+    """The data set as the model saw it when a capture was made."""
     from dataclasses import replace
 
     from onnx_inspect.capture import described
@@ -140,7 +145,7 @@ def reader_again(folder: str, settings: Settings) -> Reader:
         perturb=known["primary"],
         quiet=True,
     )
-    return source_of(read_model(known["model"]), known["data"], given).reader
+    return source_of(read_model(known["model"]), known["data"], given)
 
 
 @contextmanager

@@ -25,7 +25,14 @@ ARRAYS = (".npz", ".npy")
 
 
 class Entries(Protocol):
-    """Where samples come from; its own state is small, so that it can be sent to other processes."""
+    """Where samples come from; its own state is small, so that it can be sent to other processes.
+
+    `concurrent` where several threads may read at one time with profit: not where rows are unpacked in their order.
+    """
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether several threads read faster than one."""
 
     def __len__(self) -> int:
         """How many samples."""

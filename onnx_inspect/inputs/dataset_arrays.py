@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,7 @@ class Arrays:
     keys: tuple[tuple[str, str], ...]
     count: int
     names: tuple[str, ...] | None = None
+    concurrent: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return self.count

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from onnx_inspect.errors import InputError
 from onnx_inspect.inputs.dataset_labels import Marks
@@ -26,6 +27,7 @@ class Files:
     """One sample in each file."""
 
     paths: tuple[str, ...]
+    concurrent: ClassVar[bool] = True
 
     def __len__(self) -> int:
         return len(self.paths)

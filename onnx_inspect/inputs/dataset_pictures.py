@@ -22,7 +22,7 @@ def pictures(reader: Reader, places: Iterable[int], side: int) -> Iterator[tuple
     InputError
         The data set can't be read any more.
     """
-    for run in _runs(sorted(places)):
+    for run in runs(sorted(places)):
         found = reader.read(run, drawn=True)
         if found.batch is None:
             continue
@@ -53,7 +53,7 @@ def _small(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize((width, height), way))
 
 
-def _runs(places: list[int]) -> Iterator[range]:
+def runs(places: list[int]) -> Iterator[range]:
     """Places in runs that follow one another, none too long."""
     start = 0
     for n in range(1, len(places) + 1):

@@ -87,6 +87,35 @@ class Preprocess:
         values = (pixels * np.float32(self.scale) - mean) / std  # (h, w, C)
         return np.ascontiguousarray(values.transpose(2, 0, 1) if self.layout == "NCHW" else values), placement
 
+    def keeps(self, size: tuple[int, int]) -> bool:
+        """Whether pictures of a size (H, W) fill the model's plane as they are, pixel for pixel."""
+        return size == self.size and self.resize != "crop"
+
+    def apply_all(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Make many pictures that the plane keeps the model's input: what :meth:`apply` gives for each, bit for bit.
+
+        Parameters
+        ----------
+        pictures : ndarray, (n, H, W, 3) RGB or (n, H, W, 1) grey, uint8
+
+        Returns
+        -------
+        ndarray, (n, C, h, w) or (n, h, w, C) as `layout` says, float32
+        """
+        if self.colour == "GRAY" and pictures.shape[-1] == 3:
+            pictures = _luma(pictures)
+        elif self.colour != "GRAY" and pictures.shape[-1] == 1:
+            pictures = np.broadcast_to(pictures, (*pictures.shape[:3], 3))
+        pixels = pictures[..., ::-1] if self.colour == "BGR" else pictures
+        if self.layout == "NCHW":
+            pixels = pixels.transpose(0, 3, 1, 2)
+        shape = (-1, 1, 1) if self.layout == "NCHW" else (-1,)
+        values = np.array(pixels, np.float32, order="C")
+        values *= np.float32(self.scale)
+        values -= np.asarray(self.mean, np.float32).reshape(shape)
+        values /= np.asarray(self.std, np.float32).reshape(shape)
+        return values
+
     def _resized(self, picture: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Placement]:
         from PIL import Image
 
@@ -170,6 +199,12 @@ class Preprocess:
             )
         except InputError as error:
             raise InputError(f"{where}: {str(error).removeprefix('preprocess: ')}") from None
+
+
+def _luma(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Grey of RGB pictures (..., 3) as (..., 1), in Pillow's own whole numbers."""
+    weighted = pictures.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)
+    return ((weighted + 0x8000) >> 16).astype(np.uint8)[..., None]
 
 
 KEYS = tuple(field.name for field in fields(Preprocess))

@@ -68,15 +68,18 @@ def from_pictures(pictures: Sequence[Picture], name: str, demand: Demand) -> Sam
 def _through(made: Preprocess, pictures: Sequence[Picture], spec: TensorSpec, notes: tuple[str, ...]) -> Samples:
     applied = [made.apply(picture) for picture in pictures]
     stack = np.stack([array for array, _ in applied])  # (n, C, h, w) or (n, h, w, C)
+    return Samples(_fitted(stack, spec), tuple(pictures), tuple(p for _, p in applied), made, notes)
+
+
+def _fitted(stack: NDArray[np.float32], spec: TensorSpec) -> NDArray[Any]:
+    """Pictures in the input's own rank and type; for integers rounded and clipped."""
     if spec.shape is not None and len(spec.shape) != stack.ndim:
         stack = stack.reshape(len(stack), *(d if isinstance(d, int) else -1 for d in spec.shape[1:]))
     dtype = numpy_dtype(spec) or np.dtype(np.float32)
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         stack = np.clip(np.rint(stack), limits.min, limits.max)
-    return Samples(
-        stack.astype(dtype, order="C", copy=False), tuple(pictures), tuple(p for _, p in applied), made, notes
-    )
+    return stack.astype(dtype, order="C", copy=False)
 
 
 def from_array(array: NDArray[Any], name: str, demand: Demand, where: str) -> Samples:
@@ -92,11 +95,11 @@ def from_array(array: NDArray[Any], name: str, demand: Demand, where: str) -> Sa
         Its shape or dtype doesn't fit.
     """
     spec = demand.specs[name]
-    pictures = as_pictures(array, spec) if demand.batched(name) else None
+    stack = _stack(array, spec) if demand.batched(name) else None
     found = f"input {name!r}: {array.dtype} {list(array.shape)}"
-    if pictures is not None:
-        made = from_pictures(pictures, name, demand)
-        count = f"{len(pictures)} pictures" if len(pictures) > 1 else "a picture"
+    if stack is not None:
+        made = _from_stack(stack, name, demand)
+        count = f"{len(stack)} pictures" if len(stack) > 1 else "a picture"
         return replace(made, notes=(f"{found} taken as {count}, put through the preprocess", *made.notes))
     fitted = fit(array, spec, where, batched=demand.batched(name))
     if name != demand.primary or not demand.batched(name) or not demand.drawn:
@@ -107,15 +110,33 @@ def from_array(array: NDArray[Any], name: str, demand: Demand, where: str) -> Sa
 
 def as_pictures(array: NDArray[Any], spec: TensorSpec) -> list[Picture] | None:
     """Split a uint8 array into RGB pictures (H, W, 3); None when it isn't pictures, or is the input itself."""
+    stack = _stack(array, spec)
+    return None if stack is None else _split(stack)
+
+
+def _split(stack: NDArray[Any]) -> list[Picture]:
+    return [np.ascontiguousarray(np.broadcast_to(one, (*one.shape[:2], 3))) for one in stack]
+
+
+def _stack(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any] | None:
+    """A uint8 array as pictures (n, H, W, 1 or 3); None when it isn't pictures, or is the input itself."""
     if array.dtype != np.uint8 or not 2 <= array.ndim <= 4 or not array.size:
         return None
     as_it_is = fits(array.shape, spec) or fits((1, *array.shape), spec)
     if as_it_is and (spec.dtype == "uint8" or not is_picture(spec)):
         return None
-    stack = _channels_last(array, spec)
-    if stack is None:
-        return None
-    return [np.ascontiguousarray(np.broadcast_to(one, (*one.shape[:2], 3))) for one in stack]
+    return _channels_last(array, spec)
+
+
+def _from_stack(stack: NDArray[Any], name: str, demand: Demand) -> Samples:
+    """Put pictures (n, H, W, 1 or 3) through the preprocess, all at once where none is resized or drawn."""
+    spec = demand.specs[name]
+    if not demand.drawn:
+        numpy_dtype(spec)
+        made, reason = resolve(demand.preprocess, spec, demand.metadata)
+        if made.keeps((stack.shape[1], stack.shape[2])):
+            return Samples(_fitted(made.apply_all(stack), spec), (), (), made, (reason,))
+    return from_pictures(_split(stack), name, demand)
 
 
 def _channels_last(array: NDArray[Any], spec: TensorSpec) -> NDArray[Any] | None:

@@ -3,51 +3,45 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 
 from onnx_inspect.capture.ahead import Behind, ahead
 
 
-def test_items_come_in_order_from_another_thread() -> None:
+@pytest.mark.parametrize("count", [1, 3])
+def test_results_come_in_order_from_other_threads(count: int) -> None:
     threads = set()
 
-    def work() -> Iterator[int]:
-        for n in range(50):
-            threads.add(threading.get_ident())
-            yield n
+    def work(n: int) -> int:
+        threads.add(threading.get_ident())
+        return 2 * n
 
-    assert list(ahead(work())) == list(range(50))
-    assert threading.get_ident() not in threads
+    assert list(ahead(work, range(50), threads=count)) == list(range(0, 100, 2))
+    assert threading.get_ident() not in threads and len(threads) <= count
 
 
 def test_an_error_comes_in_its_place() -> None:
-    def work() -> Iterator[int]:
-        yield 1
-        yield 2
-        raise ValueError("third")
+    def work(n: int) -> int:
+        if n == 2:
+            raise ValueError("third")
+        return n
 
-    items = ahead(work())
-    assert [next(items), next(items)] == [1, 2]
+    results = ahead(work, range(9))
+    assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ValueError, match="third"):
-        next(items)
+        next(results)
 
 
-def test_leaving_early_ends_the_thread() -> None:
+@pytest.mark.parametrize("count", [1, 3])
+def test_leaving_early_ends_the_threads_and_little_was_made(count: int) -> None:
     before = threading.active_count()
     made = []
-
-    def work() -> Iterator[int]:
-        for n in range(1000):
-            made.append(n)
-            yield n
-
-    items = ahead(work(), depth=2)
-    assert next(items) == 0
-    items.close()
+    results = ahead(made.append, range(1000), threads=count)
+    next(results)
+    results.close()
     assert threading.active_count() == before
-    assert len(made) <= 5
+    assert len(made) <= count + 2
 
 
 def test_calls_are_made_in_order_before_the_end() -> None:

@@ -131,3 +131,17 @@ def test_importing_it_loads_nothing_heavy():
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("colour", ["RGB", "BGR", "GRAY"])
+@pytest.mark.parametrize("resize", ["stretch", "letterbox"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_many_pictures_at_once_are_each_by_itself_bit_for_bit(layout, colour, resize, channels):
+    count = 1 if colour == "GRAY" else 3
+    mean, std = (0.485, 0.456, 0.406)[:count], (0.229, 0.224, 0.225)[:count]
+    made = Preprocess((9, 14), resize, layout, colour, 1 / 255, mean, std)
+    pictures = np.random.default_rng(0).integers(0, 256, (50, 9, 14, channels), np.uint8)
+    alone = [made.apply(np.ascontiguousarray(np.broadcast_to(p, (9, 14, 3))))[0] for p in pictures]
+    assert made.keeps((9, 14)) and not made.keeps((14, 9))
+    np.testing.assert_array_equal(made.apply_all(pictures), np.stack(alone))
