@@ -1,11 +1,13 @@
 """What capturing a data set costs beside the plain forward passes of the same model, and whether memory stays flat.
 
-    python benchmarks/capture.py [--model net.onnx] [--samples 512] [--rounds 5] [--flat]
+    python benchmarks/capture.py [--model net.onnx] [--samples 512] [--rounds 5] [--threads 2] [--flat]
 
-Forward passes over arrays in memory and captures to disk of the same samples take turns in one run; the ratio is the
-median over the rounds, at 2 threads. Without --model it measures the shipped digits network and, where torch is
-installed, a ResNet-18 topology with random weights. Samples come from a mapped .npy (as the network is fed), from an
-.npz of uint8 pictures and from JPEG files: with pictures the plain run gets them decoded beforehand, the capture not.
+Forward passes over arrays in memory and captures to disk of the same samples take turns in one run; ratios are medians
+over the rounds. On a busy machine the processor time tells more than the clock: with --threads 1 nothing spins, and
+forward passes' share of a capture's processor time is what its throughput could be on one idle core. Without --model
+it measures the shipped digits network and, where torch is installed, a ResNet-18 topology with random weights. Samples
+come from a mapped .npy (as the network is fed), from an .npz of uint8 pictures and from JPEG files: with pictures the
+plain run gets them decoded beforehand, the capture not.
 --flat captures 1,000 and 20,000 pictures in processes of their own and prints the largest resident set of each.
 """
 
@@ -34,7 +36,6 @@ from onnx_inspect.engine import Engine  # noqa: E402
 from onnx_inspect.graph.model import Model  # noqa: E402
 from onnx_inspect.graph.read import read  # noqa: E402
 
-THREADS = 2
 DIGITS = ROOT / "fixtures" / "digits_convnet.onnx"
 
 
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--flat", action="store_true")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -54,7 +56,7 @@ def main() -> None:
             flat(Path(folder))
             return
         for path, samples in models(options.model, options.samples, Path(folder)):
-            measure(read(path), samples, options.rounds, Path(folder))
+            measure(read(path), samples, options, Path(folder))
 
 
 def models(given: Path | None, samples: int, folder: Path) -> list[tuple[Path, int]]:
@@ -68,7 +70,7 @@ def models(given: Path | None, samples: int, folder: Path) -> list[tuple[Path, i
         return [(DIGITS, 8 * samples)]
 
 
-def measure(net: Model, samples: int, rounds: int, folder: Path) -> None:
+def measure(net: Model, samples: int, options: argparse.Namespace, folder: Path) -> None:
     shape = [d if isinstance(d, int) else 1 for d in net.inputs[0].shape or ()][1:]
     arrays = np.random.default_rng(0).normal(size=(samples, *shape)).astype(np.float32)
     np.save(folder / "fed.npy", arrays)
@@ -80,33 +82,32 @@ def measure(net: Model, samples: int, rounds: int, folder: Path) -> None:
         smooth = Image.fromarray(picture[::8, ::8]).resize(picture.shape[1::-1])  # noise makes no usual JPEG
         smooth.save(files / f"{n:05d}.jpg", quality=90)
     last = [layer.name for layer in net.layers if layer.op_type in ("Relu", "MaxPool", "Add")][-1]
-    print(f"{Path(net.source).name}: {samples} samples of {shape}, layer {last} pooled, {THREADS} threads")
-    forward = Engine(net, threads=THREADS)
+    print(f"{Path(net.source).name}: {samples} samples of {shape}, layer {last} pooled, {options.threads} threads")
+    forward = Engine(net, threads=options.threads)
     for what, where in (("arrays as fed", "fed.npy"), ("uint8 .npz", "pictures.npz"), ("JPEG files", "files")):
-        made = planned(net, folder / where, last)
+        made = planned(net, folder / where, last, options.threads)
         made.worker.engine.settle({net.inputs[0].name: arrays[:3]})
-        ratios, seconds = alternated(
-            forward, made, arrays, out=folder / f"out-{Path(net.source).stem}-{where}", rounds=rounds
-        )
+        out, name = folder / f"out-{Path(net.source).stem}-{where}", net.inputs[0].name
+        clock, processor, rates = alternated(forward, made, arrays, out=out, rounds=options.rounds, name=name)
         print(
-            f"  {what:<14} forward {samples / seconds[0]:7.0f}/s, capture {samples / seconds[1]:7.0f}/s:"
-            f" {statistics.median(ratios):.1%} ({min(ratios):.1%} to {max(ratios):.1%});"
-            f" reading alone {samples / seconds[2]:.0f}/s"
+            f"  {what:<14} forward {rates[0]:7.0f}/s, capture {rates[1]:7.0f}/s: {statistics.median(clock):.1%}"
+            f" ({min(clock):.1%} to {max(clock):.1%}); of processor time {statistics.median(processor):.1%};"
+            f" reading alone {rates[2]:.0f}/s"
         )
 
 
 def alternated(
-    forward: Engine, made: Job, arrays: np.ndarray, *, out: Path, rounds: int
-) -> tuple[list[float], list[float]]:
-    """Plain time by our time for each round, and the medians of plain, ours, and reading alone, in seconds."""
-    name = forward.model.inputs[0].name
+    forward: Engine, made: Job, arrays: np.ndarray, *, out: Path, rounds: int, name: str
+) -> tuple[list[float], list[float], list[float]]:
+    """Plain time by our time for each round, by the clock and of the processor; samples a second of each kind."""
     actions = (
         lambda number: passes(forward, name, arrays, made),
         lambda number: write(made, out.with_name(f"{out.name}-{number}")),
         lambda number: reading(made),
     )
-    taken = np.array([[timed(lambda a=a, n=n: a(n)) for a in actions] for n in range(rounds + 1)])[1:]
-    return (taken[:, 0] / taken[:, 1]).tolist(), np.median(taken, axis=0).tolist()
+    taken = np.array([[timed(lambda a=a, n=n: a(n)) for a in actions] for n in range(rounds + 1)])[1:]  # (rounds, 3, 2)
+    ratios = taken[:, 0] / taken[:, 1]
+    return ratios[:, 0].tolist(), ratios[:, 1].tolist(), (len(arrays) / np.median(taken[..., 0], axis=0)).tolist()
 
 
 def reading(made: Job) -> None:
@@ -115,8 +116,8 @@ def reading(made: Job) -> None:
             made.worker.read(places)
 
 
-def planned(net: Model, data: Path, layer: str) -> Job:
-    return prepared(net, data, [layer], pool="mean", make_engine=partial(Engine, threads=THREADS))
+def planned(net: Model, data: Path, layer: str, threads: int) -> Job:
+    return prepared(net, data, [layer], pool="mean", make_engine=partial(Engine, threads=threads))
 
 
 def passes(engine: Engine, name: str, arrays: np.ndarray, made: Job) -> None:
@@ -126,11 +127,12 @@ def passes(engine: Engine, name: str, arrays: np.ndarray, made: Job) -> None:
             engine.run({name: arrays[places.start : places.stop]})
 
 
-def timed(action: Callable[[], object]) -> float:
+def timed(action: Callable[[], object]) -> tuple[float, float]:
+    """Seconds by the clock, and of all processors."""
     time.sleep(0.05)  # until the threads of the session before have stopped spinning
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     action()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - busy
 
 
 def flat(folder: Path) -> None:
@@ -148,7 +150,7 @@ def flat(folder: Path) -> None:
 
 def one(data: Path, out: Path) -> str:
     net = read(DIGITS)
-    made = planned(net, data, "MaxPool:0")
+    made = planned(net, data, "MaxPool:0", 2)
     before = peak()
     start = time.perf_counter()
     found = write(made, out).captured

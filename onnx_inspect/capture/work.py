@@ -122,8 +122,7 @@ class Worker:
         scores = probabilities(self.classifier, dequantised(self.classifier, values[self.plan.scores]))
         if scores.shape[1] == 1:  # one score tells two classes apart
             scores = np.concatenate([1 - scores, scores], axis=1)
-        known = np.nan_to_num(scores, nan=-np.inf)
-        best = known.argmax(axis=1)
+        best = np.where(np.isnan(scores), -np.inf, scores).argmax(axis=1)
         sure = scores[np.arange(count), best].astype(np.float32)
         return np.where(np.isfinite(sure), best, -1).astype(np.int64), sure
 
