@@ -60,7 +60,7 @@ def gradient(model: Model, wrt: Iterable[Layer | str], of: Layer | str, *, selec
     -------
     Model
         The model's own outputs, then for each tensor of `wrt` one called ``<tensor>__gradient``, of the tensor's shape,
-        float32 (float64 where the tensor is). Its operators are standard ones of opset 18 or later, the forward ones
+        float32 (float64 where the tensor is); underscores follow where that name is taken. Its operators are standard ones of opset 18 or later, the forward ones
         brought there where the model is older; what the forward pass gives is unchanged.
 
     Raises
@@ -82,7 +82,7 @@ def gradient(model: Model, wrt: Iterable[Layer | str], of: Layer | str, *, selec
     if missing:
         raise _refusal(model, run, missing[0], target)
     for name in wanted:
-        made = gradient_name(name)
+        made = _free_name(model, gradient_name(name))
         writer.nodes.append(onnx.helper.make_node("Identity", [found[name]], [made], name=made))
         own = writer.spec(name)
         outputs.append(replace(own, name=made, dtype=DOUBLE if own.dtype == DOUBLE else FLOAT))
@@ -200,7 +200,7 @@ def active(nodes: Iterable[onnx.NodeProto], wanted: Collection[str], writer: Wri
 def _check(model: Model, writer: Writer, wanted: Sequence[str], target: str) -> None:
     """Refuse tensors that can't have a gradient before anything is written."""
     inputs = {i.name for i in model.inputs}
-    for name in (*wanted, target):
+    for name in (target, *wanted):
         if name not in inputs and name not in model.producers and name not in model.constants:
             inside = " in the main graph: it lies inside control flow" if name in model.tensors else ""
             raise LayerError(f"tensor {name!r} is not computed by {model.source}{inside}; choose another layer")
