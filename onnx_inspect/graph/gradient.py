@@ -59,9 +59,10 @@ def gradient(model: Model, wrt: Iterable[Layer | str], of: Layer | str, *, selec
     Returns
     -------
     Model
-        The model's own outputs, then for each tensor of `wrt` one called ``<tensor>__gradient``, of the tensor's shape,
-        float32 (float64 where the tensor is); underscores follow where that name is taken. Its operators are standard ones of opset 18 or later, the forward ones
-        brought there where the model is older; what the forward pass gives is unchanged.
+        The model's own outputs, then for each tensor of `wrt` one called ``<tensor>__gradient`` (with underscores after
+        it where that name is taken), of the tensor's shape, float32 (float64 where the tensor is). Its operators are
+        standard ones of opset 18 or later, the forward ones brought there where the model is older; what the forward
+        pass gives is unchanged.
 
     Raises
     ------
