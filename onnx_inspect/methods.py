@@ -13,7 +13,7 @@ from onnx_inspect import discover
 from onnx_inspect.analysis import combination
 from onnx_inspect.cam._budget import Budget, Meter
 from onnx_inspect.cam._component import principal_component
-from onnx_inspect.cam._probe import Attribution, Maps, Probe, parse_params
+from onnx_inspect.cam._probe import Account, Attribution, Maps, Probe, parse_params
 from onnx_inspect.engine import Engine
 from onnx_inspect.errors import InspectError, LayerError, MethodError, TargetError
 from onnx_inspect.graph.model import Model
@@ -66,7 +66,8 @@ def attribute(
     if module.CLASS_AWARE and view.target is None:
         raise TargetError(f"{method} explains a class score, but {view.reason}; eigen-cam needs none")
     meter = Meter(budget) if budget is not None else None
-    run = _smoothed(module, method, settings, smooth, meter)
+    account = Account()
+    run = _smoothed(module, method, settings, smooth, meter, account)
     start, before = time.perf_counter(), view.sections.passes
     values = run(view) if text is None or on_layer else text.on_tokens(run(view))
     after = view.sections.passes
@@ -89,15 +90,16 @@ def attribute(
         boxes=view.fixed.boxes if view.target is not None else (None,) * view.batch.n,
         notes=view.fixed.notes if view.target is not None else (),
         estimate=meter.estimate() if meter is not None else None,
+        account=account if account.total is not None else None,
     )
 
 
 def _smoothed(
-    module: Any, method: str, settings: Any, smooth: str | None, meter: Meter | None
+    module: Any, method: str, settings: Any, smooth: str | None, meter: Meter | None, account: Account
 ) -> Callable[[Scene], Maps]:
     """The method as it is run on a scene, with its smoothing."""
     if smooth is None:
-        return lambda view: module.attribute(replace(view.probe(), meter=meter), settings)
+        return lambda view: module.attribute(replace(view.probe(), meter=meter, account=account), settings)
     if smooth == "eigen":
         if not getattr(module, "WEIGHTS_CHANNELS", False):
             raise MethodError(f"{method} makes no sum of weighted channels, so it has no principal component to take")

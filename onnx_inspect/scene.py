@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_inspect import slopes
 from onnx_inspect.cam._probe import EXACT, Index, Maps, Probe, Rows
 from onnx_inspect.engine import Engine, measure
 from onnx_inspect.errors import LayerError, MethodError, TargetError
@@ -136,8 +137,11 @@ class Scene:
             weights=self._weights,
             score_pooled=self._score_pooled,
             cells=cells_of(self.batch),
-            layer_gradients=self._layer_gradients,
-            input_gradients=self._input_gradients,
+            layer_gradients=lambda: slopes.layer_gradients(self),
+            layer_curvature=lambda: slopes.layer_curvature(self),
+            input_gradients=lambda rows, of: slopes.input_gradients(self, rows, of),
+            guided_gradients=lambda rows, of: slopes.input_gradients(self, rows, of, guided=True),
+            bias_shares=lambda index: slopes.bias_shares(self, index),
             rng=np.random.default_rng(self.seed),
         )
 
@@ -168,12 +172,12 @@ class Scene:
         size = self.batch.arrays[self.batch.primary][0].size * 4
 
         def run(positions: Index) -> Floats:
-            feeds = self._variants(rows(positions), of[positions])
+            feeds = self.variants(rows(positions), of[positions])
             return self._recalled(self.whole, {n: a for n, a in feeds.items() if n in own}, of[positions])
 
-        return self._in_blocks(run, of, size, self.whole)
+        return self.in_blocks(run, of, size, self.whole)
 
-    def _variants(self, variants: Maps, of: Index) -> Arrays:
+    def variants(self, variants: Maps, of: Index) -> Arrays:
         """Variants (B, C, H, W) of the samples `of` as the whole model is fed them, beside what they don't change."""
         batch = self.batch
         changed = restore_inputs(variants, batch, of)
@@ -193,37 +197,9 @@ class Scene:
             return self._recalled(self.tail, feeds, inputs)
 
         crossing = sum(self.captured[n][:1].nbytes for n in split.crossing if self.captured[n].ndim)
-        return self._in_blocks(run, of, tensor[0].nbytes + crossing, self.tail)
+        return self.in_blocks(run, of, tensor[0].nbytes + crossing, self.tail)
 
-    def _layer_gradients(self) -> Maps:
-        """Gradient of each input's target score by the layer, shown like its activations."""
-        if self.layer is None or self.form is None:
-            raise LayerError(self.blind)
-        total = np.zeros(self.captured[self.layer.output.name].shape)
-        for name, seed in self.fixed.slopes(self.outputs, np.arange(self.batch.n)).items():
-            if name in {o.name for o in self.sections.split.tail.outputs}:
-                total += self.sections.layer_gradient(name, self.captured, seed)
-        return present(total, self.form)
-
-    def _input_gradients(self, rows: Rows, of: Index) -> Maps:
-        """Gradient of the target score by the input at variants of it, shown like them."""
-        self._target()
-        name = self.batch.primary
-        size = 2 * self.batch.arrays[name][0].size * 4
-
-        def run(positions: Index) -> Maps:
-            feeds, inputs = self._variants(rows(positions), of[positions]), of[positions]
-            outputs = {n: self.outputs[n][inputs] for n in self.sections.tensors}
-            if not self.fixed.linear:
-                outputs = samples_first(self.whole, self.whole.run(feeds, self.sections.tensors), len(inputs))
-            total = np.zeros(feeds[name].shape)
-            for tensor, seed in self.fixed.slopes(outputs, inputs).items():
-                total += self.sections.input_gradient(name, tensor, feeds, seed)
-            return present_input(self.batch, total)
-
-        return self._in_blocks(run, of, size, self.whole)
-
-    def _in_blocks(self, run: Callable[[Index], NDArray[Any]], of: Index, size: int, engine: Engine) -> NDArray[Any]:
+    def in_blocks(self, run: Callable[[Index], NDArray[Any]], of: Index, size: int, engine: Engine) -> NDArray[Any]:
         """Make and run variants block by block, so that memory doesn't grow with their number."""
         said = sum(array[0].nbytes for array in self.outputs.values())
         block = int(max(1, min(4 * engine.max_chunk, ROWS_BUDGET // max(size + said, 1))))
@@ -322,7 +298,7 @@ def scene(
             shape = context.shapes[chosen.output.name]
             if shape[0] != 1:  # the windows lie along the samples' axis
                 whole, cut_at = regrouped(model, chosen, shape)
-        sections = Sections(whole, cut_at, tensors, make_engine)
+        sections = Sections(whole, cut_at, tensors, make_engine, shapes=context.shapes)
         return Scene(sections, batch, context, form, wanted, reason, blind, seed, why)
 
     if layer is not None:

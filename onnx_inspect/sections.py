@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_inspect.engine import Engine
-from onnx_inspect.graph.gradient import SEED, gradient, gradient_name
+from onnx_inspect.graph.gradient import GRADIENT, SEED, FlatError, gradient, gradient_name
 from onnx_inspect.graph.linear import LinearHead, linear_head
 from onnx_inspect.graph.model import Layer, Model
 from onnx_inspect.graph.surgery import Cut, cut, extract
+from onnx_inspect.graph.upgrade import upgrade
 from onnx_inspect.inputs.batch import Batch
 
 Arrays = dict[str, NDArray[Any]]
@@ -39,8 +40,10 @@ class Sections:
         Those that a batch has shown to hold to float32's precision.
     spent : Counter
         Passes that the ``inputs`` themselves took.
+    shapes : mapping of tensor name to tuple of int
+        As tensors were seen, for one sample.
     backward : dict
-        Engines of :meth:`layer_gradient` and :meth:`input_gradient`, by the two tensors.
+        Engines of :meth:`layer_gradient` and its like, by the two tensors and what is asked of them.
     """
 
     model: Model
@@ -51,7 +54,8 @@ class Sections:
     heads: dict[str, LinearHead] = field(default_factory=dict, repr=False, compare=False)
     proved: set[str] = field(default_factory=set, repr=False, compare=False)
     spent: Counter[str] = field(default_factory=Counter, repr=False, compare=False)
-    backward: dict[tuple[str, str], Engine] = field(default_factory=dict, repr=False, compare=False)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
+    backward: dict[tuple[str, str, str], Engine] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def split(self) -> Cut:
@@ -86,7 +90,7 @@ class Sections:
     def passes(self) -> tuple[int, int]:
         """Runs so far of the whole model on variants, and of the tail; parts that nobody asked for count nothing."""
         tail, own = vars(self).get("tail"), self.layer.output.name if self.layer is not None else ""
-        by_layer = sum(engine.passes for (by, _), engine in self.backward.items() if by == own)
+        by_layer = sum(engine.passes for (by, *_), engine in self.backward.items() if by == own)
         by_input = sum(engine.passes for engine in self.backward.values()) - by_layer
         full = self._full_passes - self.spent["inputs"] + by_input
         return full, (tail.passes if tail is not None else 0) + by_layer
@@ -110,28 +114,63 @@ class Sections:
 
         `feeds` hold the layer's tensor and those that cross the cut: only what follows the layer is run.
         """
-        part = self.split
-        return self._gradient(part.tensor, tensor, lambda: part.tail, feeds, seed)
+        by = self.split.tensor
+        engine = self._backward(by, tensor, "", lambda: gradient(self._ranked(self.split.tail), [by], tensor))
+        return _gradients(engine, feeds, [seed])[0]
 
-    def input_gradient(self, primary: str, tensor: str, feeds: Arrays, seed: NDArray[Any]) -> NDArray[Any]:
-        """Gradient by an input, of its shape; see :meth:`layer_gradient`."""
-        return self._gradient(primary, tensor, lambda: self._from_inputs([tensor]), feeds, seed)
+    def layer_curvature(
+        self, tensor: str, feeds: Arrays, seed: NDArray[Any], direction: NDArray[Any]
+    ) -> NDArray[Any] | None:
+        """How that gradient changes along a direction, of the layer's shape; None where it is the same everywhere.
 
-    def _gradient(
-        self, by: str, tensor: str, part: Callable[[], Model], feeds: Arrays, seed: NDArray[Any]
+        This is the product of the second derivatives and the direction: the gradient of the gradient's own graph.
+        """
+        by = self.split.tensor
+
+        def twice() -> Model:
+            once = gradient(self._ranked(self.split.tail), [by], tensor)
+            return gradient(self._ranked(once), [by], gradient_name(by))
+
+        try:
+            engine = self._backward(by, tensor, "twice", twice)
+        except FlatError:
+            return None
+        return _gradients(engine, feeds, [seed, direction])[-1]
+
+    def input_gradient(
+        self, primary: str, tensor: str, feeds: Arrays, seed: NDArray[Any], *, guided: bool = False
     ) -> NDArray[Any]:
-        if (by, tensor) not in self.backward:
-            self.backward[by, tensor] = self.make_engine(gradient(part(), [by], tensor))
-        engine = self.backward[by, tensor]
-        weighting = engine.model.inputs[-1]  # the seed comes last
-        assert weighting.name.startswith(SEED)
-        name = gradient_name(by)
-        found = engine.run(
-            {n: a for n, a in feeds.items() if n in {i.name for i in engine.model.inputs}}
-            | {weighting.name: seed.astype(weighting.dtype)},
-            [name],
-        )
-        return found[name]
+        """Gradient by an input, of its shape, or guided backpropagation's; see :meth:`layer_gradient`."""
+
+        def part() -> Model:
+            return gradient(self._ranked(self._from_inputs([tensor])), [primary], tensor, guided=guided)
+
+        engine = self._backward(primary, tensor, "guided" if guided else "", part)
+        return _gradients(engine, feeds, [seed])[0]
+
+    def gradients(
+        self, primary: str, by: Sequence[str], tensor: str, feeds: Arrays, seed: NDArray[Any]
+    ) -> list[NDArray[Any]]:
+        """Gradients by tensors on the way from an input, of their shapes; see :meth:`layer_gradient`."""
+
+        def part() -> Model:
+            return gradient(self._ranked(self._from_inputs([tensor])), by, tensor)
+
+        engine = self._backward(primary, tensor, " ".join(by), part)
+        found = dict(zip(_made(engine), _gradients(engine, feeds, [seed]), strict=True))
+        return [found[gradient_name(name)] for name in by]
+
+    def _backward(self, by: str, tensor: str, kind: str, part: Callable[[], Model]) -> Engine:
+        if (by, tensor, kind) not in self.backward:
+            self.backward[by, tensor, kind] = self.make_engine(part())
+        return self.backward[by, tensor, kind]
+
+    def _ranked(self, part: Model) -> Model:
+        """A part in the operators that gradients are written in; tensors have the rank that they were seen with."""
+        part = upgrade(part)
+        known = {name: part.tensor(name) for name in self.shapes if name in part.producers}
+        found = {n: replace(s, shape=(None,) * len(self.shapes[n])) for n, s in known.items() if s.shape is None}
+        return replace(part, tensors={**part.tensors, **found}) if found else part
 
     def linear_head(self, scores: str, cells: int) -> LinearHead:
         """What follows the layer, where that is pooling and a linear map to the class scores; read once.
@@ -171,6 +210,22 @@ class Sections:
 
     def _from_inputs(self, tensors: Any) -> Model:
         return extract(self.model, [i.name for i in self.model.inputs], tensors)
+
+
+def _gradients(engine: Engine, feeds: Arrays, seeds: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Run a model of gradients, whose last inputs are the seeds."""
+    weightings = engine.model.inputs[-len(seeds) :]
+    assert all(spec.name.startswith(SEED) for spec in weightings)
+    own = {i.name for i in engine.model.inputs}
+    given = {spec.name: seed.astype(spec.dtype) for spec, seed in zip(weightings, seeds, strict=True)}
+    names = _made(engine)
+    found = engine.run({n: a for n, a in feeds.items() if n in own} | given, names)
+    return [found[name] for name in names]
+
+
+def _made(engine: Engine) -> list[str]:
+    """The gradients among a model's outputs, in order."""
+    return [o.name for o in engine.model.outputs if GRADIENT in o.name]
 
 
 def run(engine: Engine, feeds: Any, names: Any) -> Arrays:

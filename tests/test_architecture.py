@@ -21,13 +21,12 @@ ORDER = (
     ("engine",),
     ("trace", "heads", "targets", "inputs", "forms", "stream"),
     ("cam", "analysis", "embed"),
-    ("scene", "sections"),
-    ("methods", "smoothing", "attention", "capture", "baked", "subjects", "framework"),
-    ("subjects", "measuring", "blaming", "comparing", "likeness", "locking", "reasons", "tracking", "strips"),
-    ("embedding",),
-    ("board",),  # what wires methods and engine
-    ("comparing", "measuring", "blaming", "closeups"),  # two models
+    ("scene", "sections", "slopes"),
+    ("methods", "smoothing", "attention", "capture", "baked"),  # what wires methods and engine
+    ("subjects", "framework", "measuring", "blaming", "closeups", "comparing"),  # two models
     ("likeness", "locking", "reasons", "tracking", "strips"),
+    ("embedding",),
+    ("board",),
     ("render",),
     ("api",),  # the facade for Python
     ("cli",),

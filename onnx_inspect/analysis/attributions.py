@@ -92,6 +92,7 @@ def _method(attribution: Attribution, batch: Batch) -> Meta:
                 "peak": None if attribution.flat[n] else _peak(attribution, batch, n),
                 **_tokens(attribution, batch, n),
                 "estimate": _estimate(attribution, n),
+                **_completeness(attribution, n),
             }
             for n, source in enumerate(batch.sources)
         ],
@@ -117,6 +118,15 @@ def _estimate(attribution: Attribution, index: int) -> Meta | None:
         "stability": _number(found.stability[index]),
         "stable_from": found.stable,
     }
+
+
+def _completeness(attribution: Attribution, index: int) -> Meta:
+    """What the shares add up to and what they should; nothing for methods whose shares needn't add up."""
+    known = attribution.account
+    if known is None or known.total is None or known.change is None:
+        return {}
+    total, change = known.total[index], known.change[index]
+    return {"completeness": {"sum": _number(total), "change": _number(change), "gap": _number(change - total)}}
 
 
 def _layer(attribution: Attribution) -> str:

@@ -52,7 +52,7 @@ class CamMap:
     box : (x0, y0, x1, y1) or None
         The box that was explained, outlined on this map alone.
     estimate : str
-        What it rests on, where a budget kept the method from running in full.
+        What it rests on, where a budget kept the method from running in full; how far shares add up, where they should.
     """
 
     method: str
@@ -213,7 +213,7 @@ def _map(
         score=score if attribution.class_aware and math.isfinite(score) else None,
         values=values[0] if size is not None and size[0] == 1 and values.ndim == 2 else values,
         problem=problem,
-        estimate=attribution.estimate.describe(index) if attribution.estimate is not None else "",
+        estimate=said_beside(attribution, index),
         box=_on_picture(attribution.boxes[index], placement, size)
         if attribution.class_aware and attribution.boxes
         else None,
@@ -221,6 +221,13 @@ def _map(
         if problem or attribution.values[index].max() <= 0
         else _peak(attribution.peak(index), placement, size),
     )
+
+
+def said_beside(attribution: Attribution, index: int) -> str:
+    """What is to be known of one input's map: what a budget was spent on, or how far shares add up; "" for nothing."""
+    if attribution.estimate is not None:
+        return attribution.estimate.describe(index)
+    return attribution.account.describe(index) if attribution.account is not None else ""
 
 
 def _peak(

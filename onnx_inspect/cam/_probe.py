@@ -21,6 +21,7 @@ EXACT = 1e-5  # of the scores' range: a linear tail in float32
 Score = Callable[[Rows, Index], NDArray[np.float64]]  # (variants, the input each stems from) -> (B, classes)
 ScorePooled = Callable[[Maps, Index], NDArray[np.float64]]  # (each channel's mean (B, K), as above) -> (B, classes)
 LayerGradients = Callable[[], Maps]
+BiasShares = Callable[[int], list[Maps]]
 InputGradients = Callable[[Rows, Index], Maps]  # (variants, the input each stems from) -> (B, C, H, W)
 Weigh = Callable[[NDArray[Any], Maps], Maps]  # (weights (N, K), activations (N, K, h, w)) -> (N, h, w)
 
@@ -41,7 +42,7 @@ def no_linear_tail(pooled: Maps, of: Index) -> NDArray[np.float64]:
     raise MethodError("what follows the layer is not pooling and one linear layer")
 
 
-def no_gradients(*_: Any) -> Maps:
+def no_gradients(*_: Any) -> Any:
     """Refuse: nothing differentiates the model.
 
     Raises
@@ -49,6 +50,26 @@ def no_gradients(*_: Any) -> Maps:
     MethodError
     """
     raise MethodError("nothing gives gradients here: use a method that needs none")
+
+
+@dataclass
+class Account:
+    """What a method's shares add up to, (N,), and what they should; None until it has said so."""
+
+    total: NDArray[np.float64] | None = None
+    change: NDArray[np.float64] | None = None
+
+    def close(self, total: NDArray[np.float64], change: NDArray[np.float64]) -> None:
+        """Take down what the shares of each input add up to, and what they should, in the score's unit."""
+        self.total, self.change = total, change
+
+    def describe(self, index: int) -> str:
+        """Say it of one input, in one line; "" before :meth:`close`."""
+        if self.total is None or self.change is None:
+            return ""
+        total, change = float(self.total[index]), float(self.change[index])
+        share = f"{abs(change - total) / abs(change):.1%}" if change else f"{change - total:.2g}"
+        return f"shares: {total:.4g} of {change:.4g}, off {share}"
 
 
 @dataclass(frozen=True)
@@ -84,10 +105,20 @@ class Probe:
         Parts that each input falls into by itself, numbered from 0: a text's tokens. None where there are none.
     layer_gradients : callable
         Gradients of each input's score by its activations, (N, K, h, w): a run of the tail and its gradient.
+    layer_curvature : callable
+        Second derivatives of each input's score by its activations, times the activations, (N, K, h, w): a run of the
+        tail, its gradient and that one's gradient.
     input_gradients : callable
         Gradients of variants' scores by the variants themselves, (B, C, H, W): a run of the model and its gradient.
     readings : mapping
         Columns of the scores that read the target in another way, by its name; the same for every input.
+    guided_gradients : callable
+        The same with rectifiers that let only positive gradients pass.
+    bias_shares : callable
+        Each bias of the model times the score's gradient by it, for the input of an index: (K, h, w) each, (K, 1, 1)
+        where a bias has no place on the input's plane.
+    account : Account or None
+        Takes down whether shares add up, for methods whose shares should.
     weigh : callable
         Makes one map of each input's channels and their weights, (N, K): their weighted sum, unless the user asked for
         something smoother.
@@ -108,8 +139,12 @@ class Probe:
     score_pooled: ScorePooled = no_linear_tail
     cells: tuple[Index, ...] | None = None
     layer_gradients: LayerGradients = no_gradients
+    layer_curvature: LayerGradients = no_gradients
     input_gradients: InputGradients = no_gradients
     readings: Mapping[str, int] = field(default_factory=dict)
+    guided_gradients: InputGradients = no_gradients
+    bias_shares: BiasShares = no_gradients
+    account: Account | None = None
     weigh: Weigh = weighted_sum
     meter: Meter | None = None
 
@@ -187,6 +222,8 @@ class Attribution:
         Choices made for the user.
     estimate : Estimate or None
         What was spent under a budget; None where the map is the method's definition.
+    account : Account or None
+        What the shares add up to and what they should; None for methods whose shares needn't.
     """
 
     values: Maps
@@ -206,6 +243,7 @@ class Attribution:
     target: str = ""
     boxes: tuple[tuple[float, float, float, float] | None, ...] = ()
     estimate: Estimate | None = None
+    account: Account | None = None
 
     @property
     def flat(self) -> tuple[bool, ...]:

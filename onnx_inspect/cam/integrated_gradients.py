@@ -2,8 +2,8 @@
 
 ``L = sum over channels of (x - x') * mean over steps of dy/dx at x' + t (x - x')``, with the midpoints of `steps`
 equal parts of [0, 1] for t. Completeness: the map sums to ``f(x) - f(x')`` as the steps get finer, exactly so on a
-linear model. The baseline x' is of zeros, of each channel's mean, or a blur of the input (``fill``). Cost: `steps`
-passes with their gradients.
+linear model; how far it does is said beside the map. The baseline x' is of zeros, of each channel's mean, or a blur of
+the input (``fill``). Cost: `steps` passes with their gradients, and one of the baseline.
 """
 
 from __future__ import annotations
@@ -48,4 +48,8 @@ def attribute(probe: Probe, params: Params) -> Maps:
 
         gradients = probe.input_gradients(rows, np.full(params.steps, n))
         maps.append((way * gradients.mean(axis=0, dtype=np.float64)).sum(axis=0))
+    if probe.account is not None:
+        of = np.arange(len(probe.inputs))
+        change = probe.base_scores() - probe.scores(lambda rows: start[rows], of)
+        probe.account.close(np.array([one.sum(dtype=np.float64) for one in maps]), change)
     return np.stack(maps).astype(np.float32)

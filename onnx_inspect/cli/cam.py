@@ -161,8 +161,8 @@ def _notes(results: list[tuple[Scene, Attribution]], skipped: list[Skipped]) -> 
 
 
 def _spent(attribution: Attribution) -> list[str]:
-    """What a budget was spent on, for each input."""
-    found = attribution.estimate
-    if found is None:
-        return []
-    return [f"{attribution.method}, {source}: {found.describe(n)}" for n, source in enumerate(attribution.sources)]
+    """What a budget was spent on, or how far shares add up, for each input."""
+    from onnx_inspect.analysis.saliency import said_beside
+
+    said = [(source, said_beside(attribution, n)) for n, source in enumerate(attribution.sources)]
+    return [f"{attribution.method}, {source}: {line}" for source, line in said if line]

@@ -29,15 +29,22 @@ from onnx_inspect.graph.upgrade import upgrade
 SEED, INDEX, ARGMAX, ONES = "seed", "index", "argmax", "ones"
 SELECTIONS = (SEED, INDEX, ARGMAX, ONES)
 STEPS = ("int8", "uint8", "int16", "uint16")  # numbers that may stand for real ones: quantised maps, pixels
+GRADIENT = "__gradient"  # ends the name of an output that is one
 NOTES = METADATA_PREFIX + "gradient"  # metadata key: a JSON list of what a reader of the gradients must know
+
+
+class FlatError(LayerError):
+    """A gradient that is zero everywhere: the target is constant, or moves in steps."""
 
 
 def gradient_name(tensor: str) -> str:
     """Name of the output that holds a tensor's gradient."""
-    return f"{tensor}__gradient"
+    return tensor + GRADIENT
 
 
-def gradient(model: Model, wrt: Iterable[Layer | str], of: Layer | str, *, select: str | int = SEED) -> Model:
+def gradient(
+    model: Model, wrt: Iterable[Layer | str], of: Layer | str, *, select: str | int = SEED, guided: bool = False
+) -> Model:
     """Return a model that also outputs the gradients of one tensor with respect to others.
 
     Each sample's gradient is its own: with a batch, entry n of every gradient is that of sample n's target.
@@ -55,6 +62,9 @@ def gradient(model: Model, wrt: Iterable[Layer | str], of: Layer | str, *, selec
         int64, names for each sample, summed over what positions there are. A number: that class for all samples.
         ``argmax``: each sample's largest class (by its mean, where there are positions), which is a further output
         ``index``. ``ones``: the sum of all its elements.
+    guided : bool
+        Whether rectifiers (Relu, and Clip from 0 on, as ReLU6 is exported) let only positive gradients pass: guided
+        backpropagation (Springenberg et al. 2014, arXiv:1412.6806), which is no gradient of anything.
 
     Returns
     -------
@@ -67,8 +77,10 @@ def gradient(model: Model, wrt: Iterable[Layer | str], of: Layer | str, *, selec
     Raises
     ------
     LayerError
-        A tensor isn't the model's, isn't one of real numbers, or `of` doesn't depend on it; or a node on the way has no
-        rule: the message names the node, the operator, and the nearest layer whose gradient can be had.
+        A tensor isn't the model's, or isn't one of real numbers; or a node on the way has no rule: the message names
+        the node, the operator, and the nearest layer whose gradient can be had.
+    FlatError
+        A LayerError: `of` doesn't depend on a tensor, or its derivative by it is zero everywhere.
     """
     target = of.output.name if isinstance(of, Layer) else of
     wanted = list(dict.fromkeys(item.output.name if isinstance(item, Layer) else item for item in wrt))
@@ -77,13 +89,13 @@ def gradient(model: Model, wrt: Iterable[Layer | str], of: Layer | str, *, selec
     _check(model, writer, wanted, target)
     seed, inputs, outputs = _seed(model, writer, target, select)
     nodes = list(model.proto.graph.node)
-    run = _Sweep(writer)
+    run = _Sweep(writer, guided=guided)
     found = run.back(nodes, {target: seed}, wanted)
     missing = [name for name in wanted if name in run.tainted or name not in found]
     if missing:
         raise _refusal(model, run, missing[0], target)
     for name in wanted:
-        made = _free_name(model, gradient_name(name))
+        made = _free_name(model, gradient_name(name))  # a gradient's own gradient comes after it
         writer.nodes.append(onnx.helper.make_node("Identity", [found[name]], [made], name=made))
         own = writer.spec(name)
         outputs.append(replace(own, name=made, dtype=DOUBLE if own.dtype == DOUBLE else FLOAT))
@@ -109,6 +121,7 @@ class _Sweep:
     flat: list[onnx.NodeProto] = field(default_factory=list)
     reached: dict[str, str] = field(default_factory=dict)
     depth: int = 0
+    guided: bool = False
 
     @property
     def notes(self) -> list[str]:
@@ -131,6 +144,8 @@ class _Sweep:
                 continue
             for name in outputs:
                 whole[name] = self._sum(arriving.pop(name), node)
+            if self.guided and _rectifies(node, self.writer):
+                whole[outputs[0]] = self.writer.op("Relu", whole[outputs[0]])
             step = self._step(node, tuple(whole.get(n, "") if n else "" for n in node.output), useful)
             try:
                 given = self._rule(node)(step)
@@ -160,7 +175,7 @@ class _Sweep:
         self, nodes: Sequence[onnx.NodeProto], seeds: Mapping[str, str], wanted: Collection[str]
     ) -> Mapping[str, str]:
         """Differentiate nodes that a rule has written down."""
-        return _Sweep(self.writer, depth=self.depth + 1).back(nodes, seeds, wanted)
+        return _Sweep(self.writer, depth=self.depth + 1, guided=self.guided).back(nodes, seeds, wanted)
 
     def _rule(self, node: onnx.NodeProto) -> Rule:
         if (found := find(node.domain, node.op_type)) is not None:
@@ -176,6 +191,14 @@ class _Sweep:
         if not self.depth:
             self.writer.origin = node.name if node is not None else ""
         return self.writer.op("Add" if len(parts) == 2 else "Sum", *parts)
+
+
+def _rectifies(node: onnx.NodeProto, writer: Writer) -> bool:
+    """Whether a node is a rectifier: nothing below 0 passes, and what is above passes as it is."""
+    if node.op_type != "Clip" or node.domain not in ("", "ai.onnx"):
+        return node.op_type == "Relu" and node.domain in ("", "ai.onnx")
+    low = writer.value(node.input[1]) if len(node.input) > 1 and node.input[1] else None
+    return low is not None and not low.any()
 
 
 def active(nodes: Iterable[onnx.NodeProto], wanted: Collection[str], writer: Writer) -> set[str]:
@@ -213,7 +236,7 @@ def _check(model: Model, writer: Writer, wanted: Sequence[str], target: str) -> 
                 + (f"; the nearest layer that has them is {near!r}" if near else "")
             )
         if name != target and target not in descendants(model, name):
-            raise LayerError(f"tensor {target!r} of {model.source} doesn't depend on {name!r}: choose an earlier layer")
+            raise FlatError(f"tensor {target!r} of {model.source} doesn't depend on {name!r}: choose an earlier layer")
 
 
 def _first_float(model: Model, writer: Writer, tensor: str) -> str:
@@ -288,7 +311,7 @@ def _refusal(model: Model, run: _Sweep, name: str, target: str) -> LayerError:
         )
     flat = next((n for n in run.flat if below.intersection(node_inputs(n))), None)
     where = f" at node {flat.name!r} ({flat.op_type}), which is flat" if flat is not None else ""
-    return LayerError(f"{name!r} of {model.source} has no gradient: it is zero everywhere{where}; {nearest}")
+    return FlatError(f"{name!r} of {model.source} has no gradient: it is zero everywhere{where}; {nearest}")
 
 
 def _with(

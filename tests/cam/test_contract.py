@@ -49,6 +49,9 @@ def fake(count: int = 2, seed: int = 0, block: int = 7, activations: NDArray[np.
         layer_gradients=lambda: np.broadcast_to(head[classes][:, :, None, None] / np.prod(GRID), maps.shape),
         input_gradients=lambda rows, of: slopes(rows, of, (head @ mix)[classes]),
         readings={"detection": 1},
+        layer_curvature=lambda: 0.01 * maps,
+        guided_gradients=lambda rows, of: np.abs(slopes(rows, of, (head @ mix)[classes])),
+        bias_shares=lambda index: [],
         rng=np.random.default_rng(seed),
     )
 
@@ -112,6 +115,7 @@ def test_the_order_of_channels_does_not_matter(method: str) -> None:
         weights=lambda tolerance: probe.weights(tolerance)[:, order],
         score_activations=lambda rows, of: probe.score_activations(lambda p: rows(p)[:, inverse], of),
         layer_gradients=lambda: probe.layer_gradients()[:, order],
+        layer_curvature=lambda: probe.layer_curvature()[:, order],
     )
     np.testing.assert_allclose(run(method, shuffled), run(method, fake()), rtol=1e-4, atol=1e-6)
 
@@ -129,6 +133,7 @@ def test_inputs_do_not_see_each_other(method: str, budget: int | None) -> None:
         base=swapped_probe.base[:1],
         weights=lambda tolerance: swapped_probe.weights(tolerance)[:1],
         layer_gradients=lambda: swapped_probe.layer_gradients()[:1],
+        layer_curvature=lambda: swapped_probe.layer_curvature()[:1],
     )
     np.testing.assert_allclose(run(method, first)[0], both[0], rtol=1e-4, atol=1e-6)
 
@@ -213,6 +218,7 @@ def test_a_model_that_ignores_its_input_gives_a_flat_map(method: str) -> None:
         base=np.tile(answer, (2, 1)),
         score_inputs=lambda rows, of: np.tile(answer, (len(of), 1)),
         input_gradients=lambda rows, of: np.zeros_like(rows(np.arange(len(of)))),
+        guided_gradients=lambda rows, of: np.zeros_like(rows(np.arange(len(of)))),
     )
     assert all(is_flat(m) for m in run(method, probe))
 
