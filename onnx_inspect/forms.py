@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from onnx_inspect.errors import MethodError
 from onnx_inspect.graph.spatial import Spatial
+from onnx_inspect.graph.tracing import COLOURS
 from onnx_inspect.inputs.axes import CHANNELS
 from onnx_inspect.inputs.batch import Batch
 
@@ -54,13 +55,14 @@ def present_input(batch: Batch, values: NDArray[Any] | None = None) -> Maps:
 
     `values` of its form are shown in its place.
 
-    Pictures are shown as pictures, also where the model takes their pixels as one long row. A text is shown as one row
-    of ones, (N, 1, 1, U): a place for each token (or word) that can be hidden, which putting a 0 there does.
+    Pictures are shown as pictures, also where the model takes their pixels as one long row; volumes as (N, C, D, H, W).
+    A text is shown as one row of ones, (N, 1, 1, U): a place for each token (or word) that can be hidden, which putting
+    a 0 there does.
 
     Raises
     ------
     MethodError
-        It has more axes than a picture.
+        It has more axes than a volume.
     """
     if batch.read_as is not None:
         return np.ones((batch.n, 1, 1, max(1, *batch.read_as.counts)), np.float32)
@@ -69,8 +71,10 @@ def present_input(batch: Batch, values: NDArray[Any] | None = None) -> Maps:
     if shape is not None:
         array = array.reshape(len(array), *shape)
         return np.ascontiguousarray(np.moveaxis(array, -1, 1)) if _channels_last(batch) else array
-    if array.ndim > 4:
-        raise MethodError(f"input {batch.primary!r} of shape {array.shape} is no picture and no signal")
+    if array.ndim > 5:
+        raise MethodError(f"input {batch.primary!r} of shape {array.shape} is no picture, signal or volume")
+    if array.ndim == 5:
+        return np.ascontiguousarray(np.moveaxis(array, -1, 1)) if _colours_last(array) else array
     if array.ndim < 4:
         return array.reshape(len(array), *(1,) * (3 - array.ndim), *array.shape[1:-1], 1, array.shape[-1])
     return array
@@ -97,7 +101,7 @@ def cells_of(batch: Batch) -> tuple[Index, ...] | None:
 def restore_input(variants: Maps, batch: Batch) -> NDArray[Any]:
     """Put variants (B, C, H, W) back into the input's own layout and type; integers are rounded and clipped."""
     own = batch.arrays[batch.primary]
-    if _picture_shape(batch) is not None and _channels_last(batch):
+    if (_picture_shape(batch) is not None and _channels_last(batch)) or _colours_last(own):
         variants = np.moveaxis(variants, 1, -1)
     variants = variants.reshape(len(variants), *own.shape[1:])
     if own.dtype.kind in "iu":
@@ -117,6 +121,11 @@ def _picture_shape(batch: Batch) -> tuple[int, ...] | None:
         return tuple(own)
     shape = (height, width, channels) if known.layout == "NHWC" else (channels, height, width)
     return shape if len(own) < 3 and int(np.prod(own)) == int(np.prod(shape)) else None
+
+
+def _colours_last(array: NDArray[Any]) -> bool:
+    """Whether an input holds volumes (N, D, H, W, C) whose last axis alone is short enough for channels."""
+    return array.ndim == 5 and array.shape[-1] <= COLOURS < array.shape[1]
 
 
 def _channels_last(batch: Batch) -> bool:

@@ -16,6 +16,7 @@ from onnx_inspect.cam._component import principal_component
 from onnx_inspect.cam._probe import Account, Attribution, Maps, Probe, parse_params
 from onnx_inspect.engine import Engine
 from onnx_inspect.errors import InspectError, LayerError, MethodError, TargetError
+from onnx_inspect.forms import present_input
 from onnx_inspect.graph.model import Model
 from onnx_inspect.inputs.batch import Batch
 from onnx_inspect.scene import Memory, Scene, scene
@@ -63,6 +64,8 @@ def attribute(
     on_layer = getattr(module, "USES_LAYER", True)
     if on_layer and view.layer is None:
         raise LayerError(view.blind)
+    if getattr(module, "PLANES_ONLY", False) and present_input(view.batch).ndim > 4:
+        raise MethodError(f"{method} explains pictures and signals, not volumes: use recipro-cam or occlusion")
     if module.CLASS_AWARE and view.target is None:
         raise TargetError(f"{method} explains a class score, but {view.reason}; eigen-cam needs none")
     meter = Meter(budget) if budget is not None else None

@@ -11,20 +11,25 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 
-def resize(maps: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Enlarge or shrink maps bilinearly with half-pixel centres (edges repeat, no antialiasing).
+def resize(maps: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
+    """Enlarge or shrink maps linearly along each axis, with half-pixel centres (edges repeat, no antialiasing).
 
     Parameters
     ----------
     maps : ndarray, (..., h, w), float32
-    size : (int, int)
-        Height and width wanted.
+        Also volumes, (..., d, h, w).
+    size : tuple of int
+        Height and width wanted; depth, height and width of volumes.
 
     Returns
     -------
     ndarray, (..., *size), float32
         Within the range of `maps`; linear in them.
     """
+    if len(size) > 2:
+        axis = maps.ndim - len(size)
+        depth = _weights(maps.shape[axis], size[0])
+        return np.moveaxis(np.tensordot(resize(maps, size[1:]), depth, (axis, 1)), -1, axis)
     rows, columns = (_weights(n, m) for n, m in zip(maps.shape[-2:], size, strict=True))
     with one_blas_thread():
         return np.asarray(rows @ maps @ columns.T, dtype=np.float32)
@@ -42,12 +47,16 @@ def _weights(before: int, after: int) -> NDArray[np.float32]:
     return matrix
 
 
-def normalise(maps: NDArray[Any], epsilon: float = 1e-8) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def normalise(
+    maps: NDArray[Any], epsilon: float = 1e-8, *, axes: int = 2
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Scale each map to [0, 1]: ``(x - min) / (max - min + epsilon)``.
 
     Parameters
     ----------
     maps : ndarray, (..., h, w)
+    axes : int
+        How many of the last axes are a map's: 3 for volumes.
 
     Returns
     -------
@@ -56,10 +65,11 @@ def normalise(maps: NDArray[Any], epsilon: float = 1e-8) -> tuple[NDArray[np.flo
     constant : ndarray, (...), bool
         Which maps are constant.
     """
-    low = maps.min(axis=(-2, -1), keepdims=True)
-    span = maps.max(axis=(-2, -1), keepdims=True) - low
+    own = tuple(range(-axes, 0))
+    low = maps.min(axis=own, keepdims=True)
+    span = maps.max(axis=own, keepdims=True) - low
     scaled = np.asarray((maps - low) / (span + epsilon), dtype=np.float32)
-    return scaled, np.asarray(span[..., 0, 0] == 0)
+    return scaled, np.asarray(span.reshape(span.shape[:-axes]) == 0)
 
 
 def softmax(logits: NDArray[Any], axis: int = -1) -> NDArray[np.float64]:

@@ -337,8 +337,9 @@ def _context(model: Model, batch: Batch, output: str | None, make_engine: Callab
     try:
         size = present_input(batch).shape[2:]
     except MethodError:
-        size = (1, 1)  # volumes: no picture, no box
-    return Context(model, batch, shapes, (size[0], size[1]), classifier, reason, run)
+        size = ()
+    plane = (size[0], size[1]) if len(size) == 2 else (1, 1)  # elsewhere there is no picture, and no box
+    return Context(model, batch, shapes, plane, classifier, reason, run)
 
 
 def _ranked_layers(context: Context, tensors: tuple[str, ...]) -> tuple[list[Candidate], str]:
@@ -352,8 +353,7 @@ def _ranked_layers(context: Context, tensors: tuple[str, ...]) -> tuple[list[Can
     if not ranked:
         reason = f"{model.source} has no layer with maps over its input (no convolution, no patches): a CAM can't apply"
         return [], f"{reason}, but occlusion, rise, lime and their like can: they need no layer"
-    maps = [c for c in ranked if len(c.spatial.grid) <= 2]
-    return maps, "" if maps else _volumes(ranked[0].layer, ranked[0].spatial)
+    return ranked, ""
 
 
 def _other_layers(context: Context, tensors: tuple[str, ...]) -> list[tuple[Layer, Spatial]]:
@@ -367,7 +367,7 @@ def _other_layers(context: Context, tensors: tuple[str, ...]) -> list[tuple[Laye
     last: dict[tuple[int, ...], tuple[Layer, Spatial]] = {}
     for layer in model.layers:
         form = readings.get(layer.output.name)
-        if form is None or form.form == "flat" or form.cells < 2 or len(form.grid) > 2:
+        if form is None or form.form == "flat" or form.cells < 2:
             continue
         if layer.output.name in common and layer.output.is_float:
             last[form.grid] = layer, form
@@ -393,14 +393,7 @@ def _given_layer(context: Context, tensors: tuple[str, ...], layer: str | Layer)
         )
     if chosen.output.name in tensors:
         raise LayerError(f"layer {chosen.name!r} is itself what is explained: choose an earlier layer")
-    form = readings[chosen.output.name]
-    if len(form.grid) > 2:
-        raise LayerError(_volumes(chosen, form))
-    return chosen, form
-
-
-def _volumes(layer: Layer, form: Spatial) -> str:
-    return f"layer {layer.name!r} holds volumes {form.grid}: a CAM needs maps or signals"
+    return chosen, readings[chosen.output.name]
 
 
 def concrete_shapes(model: Model, batch: Batch) -> dict[str, tuple[int, ...]]:

@@ -135,10 +135,13 @@ def _layer(attribution: Attribution) -> str:
 
 
 def _peak(attribution: Attribution, batch: Batch, index: int) -> list[float]:
-    """Centre of the strongest cell in the original's pixels, (x, y); in [0, 1] of the input without a picture."""
-    x, y = attribution.peak(index)
-    placement = batch.placements[index]
-    point = placement.point(x, y) if placement is not None else (x, y)
+    """Centre of the strongest cell in the original's pixels, (x, y); in [0, 1] of the input without a picture.
+
+    (x, y, z) in volumes.
+    """
+    placement, point = batch.placements[index], attribution.peak(index)
+    if placement is not None and len(point) == 2:
+        point = placement.point(*point)
     return [round(float(v), 3) for v in point]
 
 

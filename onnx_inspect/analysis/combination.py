@@ -43,8 +43,7 @@ def combine(attributions: Sequence[Attribution], how: str) -> Attribution:
     first = attributions[0]
     if len(attributions) == 1:
         return first
-    grids = [a.values.shape[1:] for a in attributions]
-    size = (max(g[0] for g in grids), max(g[1] for g in grids))
+    size = tuple(max(extents) for extents in zip(*(a.values.shape[1:] for a in attributions), strict=True))
     stack = np.stack([ops.resize(np.stack([to_unit(m) for m in a.values]), size) for a in attributions])
     return replace(
         first,

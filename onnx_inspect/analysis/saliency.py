@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_inspect import ops
+from onnx_inspect.analysis.montage import Montage, Tile
 from onnx_inspect.cam._probe import Attribution, is_flat
 from onnx_inspect.forms import present_input
 from onnx_inspect.inputs.batch import Batch
@@ -31,6 +32,21 @@ class Placed(Protocol):
 
     def point(self, x: float, y: float) -> tuple[float, float]:
         """Return a point in [0, 1] of the model's input in the original's pixels."""
+
+
+@dataclass(frozen=True)
+class _Slices:
+    """How a map over a volume lies on the picture that its slices make."""
+
+    montage: Montage
+
+    def to_original(self, values: NDArray[Any]) -> Map:
+        """Enlarge (d, h, w) to the volume and lay its slices out."""
+        return np.asarray(self.montage.lay(ops.resize(values, self.montage.size)), np.float32)
+
+    def point(self, x: float, y: float, z: float = 0.5) -> tuple[float, float]:
+        """Return a point in [0, 1] of the volume in the picture's pixels."""
+        return self.montage.point(x, y, z)
 
 
 @dataclass(frozen=True)
@@ -84,6 +100,8 @@ class CamPanel:
     notes : tuple of str
     unit : str
         What a map's colours mean, from 0 to 1.
+    tiles : tuple of (x0, y0, x1, y1, number)
+        Where the slices of a volume lie in the picture that they make.
     """
 
     source: str
@@ -94,6 +112,7 @@ class CamPanel:
     signed: bool = False
     notes: tuple[str, ...] = ()
     unit: str = "relative evidence"
+    tiles: tuple[Tile, ...] = ()
 
 
 def panel(
@@ -118,15 +137,20 @@ def panel(
     original : ndarray, (H, W, 3), uint8, optional
     placement : Placement, optional
         How the original lies in the model's input; without it a map covers the whole picture.
-    array : ndarray, (C, H, W) or (C, L), optional
-        The model's input, channels first, drawn where there is no original.
+    array : ndarray, (C, H, W), (C, L) or (C, D, H, W), optional
+        The model's input, channels first, drawn where there is no original; a volume as its slices side by side.
     boxes, signed
         Kept for the drawing.
     """
     signal = array if original is None and array is not None and array.ndim == 2 else None
     notes = []
+    montage: Montage | None = None
+    if array is not None and array.ndim == 4:
+        montage = Montage.of((array.shape[1], array.shape[2], array.shape[3]))
+        original, placement, array = None, _Slices(montage), montage.lay(array)
+        notes.append(montage.note)
     if original is None and signal is None and array is not None:
-        original, placement = _picture_of(array), None
+        original, placement = _picture_of(array), placement if montage is not None else None
         notes.append("no original picture: the model's input, rescaled to its own range")
     size = (1, signal.shape[-1]) if signal is not None else None if original is None else original.shape[:2]
     maps = tuple(_map(a, index, placement, size, signed) for a in attributions)
@@ -134,7 +158,8 @@ def panel(
         notes.append(UNSEEN)
     if original is not None and (missed := [m.method for m in maps if m.peak and not _inside(m.peak, original)]):
         notes.append(f"strongest outside the picture, in the letterbox bars: {', '.join(missed)}")
-    return CamPanel(source, maps, original, signal, tuple(boxes), signed, tuple(notes))
+    tiles = montage.tiles if montage is not None else ()
+    return CamPanel(source, maps, original, signal, tuple(boxes), signed, tuple(notes), tiles)
 
 
 def of_batch(attributions: Sequence[Attribution], index: int, batch: Batch, *, signed: bool = False) -> CamPanel:
@@ -231,7 +256,7 @@ def said_beside(attribution: Attribution, index: int) -> str:
 
 
 def _peak(
-    point: tuple[float, float], placement: Placed | None, size: tuple[int, int] | None
+    point: tuple[float, ...], placement: Placed | None, size: tuple[int, int] | None
 ) -> tuple[float, float] | None:
     if placement is not None:
         return placement.point(*point)

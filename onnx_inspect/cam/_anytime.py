@@ -84,16 +84,14 @@ def maps(probe: Probe, plan: Plan) -> Maps:
 
 
 def coarse(maps: Maps) -> Maps:
-    """Maps (Q, h, w) at a resolution at which they can still be told apart, and no finer; volumes stay as they are."""
-    if maps.ndim != 3:
-        return maps
-    size = coarse_size((maps.shape[1], maps.shape[2]))
+    """Maps (Q, h, w), or volumes, at a resolution at which they can still be told apart, and no finer."""
+    size = coarse_size(maps.shape[1:])
     return resize(maps, size) if size != maps.shape[1:] else maps
 
 
-def coarse_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width at which maps of a size are compared."""
-    return min(size[0], COARSE), min(size[1], COARSE)
+def coarse_size(size: Sequence[int]) -> tuple[int, ...]:
+    """Sides at which maps of a size are compared."""
+    return tuple(min(side, COARSE) for side in size)
 
 
 def rank_correlation(one: Maps, other: Maps) -> float:

@@ -25,9 +25,9 @@ def check_segmentation(kind: str) -> None:
 
 
 def segment(inputs: Maps, kind: str, count: int, compactness: float) -> list[Index]:
-    """Cut each input into about `count` superpixels: a label from 0 for every pixel, (H, W)."""
-    if kind == "grid":
-        return [grid((inputs.shape[2], inputs.shape[3]), count)] * len(inputs)
+    """Cut each input into about `count` superpixels: a label from 0 for every pixel, (H, W); volumes into cuboids."""
+    if kind == "grid" or inputs.ndim > 4:
+        return [grid(inputs.shape[2:], count)] * len(inputs)
     return [slic(picture, count, compactness) for picture in inputs]
 
 

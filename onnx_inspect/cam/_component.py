@@ -30,12 +30,12 @@ def principal_component(weights: NDArray[Any], activations: Maps) -> Maps:
 
 
 def _component(weights: NDArray[Any], activation: Maps) -> Maps:
-    channels, height, width = activation.shape
+    channels, *grid = activation.shape
     matrix = (activation.reshape(channels, -1) * np.asarray(weights, np.float64)[:, None]).T  # (h*w, K)
     if not np.isfinite(matrix).all():
-        return np.full((height, width), np.nan, np.float32)
+        return np.full(grid, np.nan, np.float32)
     total = matrix.sum(axis=1)
     matrix = matrix - matrix.mean(axis=0)
     scores = matrix @ np.linalg.svd(matrix, full_matrices=False)[2][0]
     sign = -1 if np.dot(scores, total - total.mean()) < 0 else 1
-    return (sign * scores).reshape(height, width).astype(np.float32)
+    return (sign * scores).reshape(grid).astype(np.float32)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from onnx_inspect.cam import _anytime
 from onnx_inspect.cam._anytime import Plan, coarse_size
 from onnx_inspect.cam._masking import background, masked
 from onnx_inspect.cam._params import one_of
 from onnx_inspect.cam._probe import Index, Maps, Probe
-from onnx_inspect.ops import resize
+from onnx_inspect.ops import one_blas_thread, resize
 
 Floats = NDArray[np.float64]
 
@@ -29,33 +28,30 @@ class GridMasks:
     Attributes
     ----------
     grids : ndarray, (M, s, s), float32
-        1 keeps a cell, 0 hides it.
+        1 keeps a cell, 0 hides it; (M, s, s, s) for volumes.
     places : ndarray, (M, 2), int
-        Top left corner of each mask's crop.
-    size : (int, int)
-        Height and width of a mask.
+        Top left corner of each mask's crop; (M, 3) for volumes.
+    size : tuple of int
+        Height and width of a mask; depth, height and width of a volume's.
     """
 
     grids: Maps
     places: Index
-    size: tuple[int, int]
+    size: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.grids)
 
     @cached_property
-    def _enlarge(self) -> tuple[Maps, Maps]:
-        """Matrices (enlarged side, s) of bilinear interpolation."""
+    def _enlarge(self) -> tuple[Maps, ...]:
+        """Matrices (enlarged side, s) of linear interpolation, one for each axis."""
         cells = self.grids.shape[1]
         eye = np.eye(cells, dtype=np.float32)
-        sides = [(cells + 1) * cell_side(side, cells) for side in self.size]
-        return resize(eye, (sides[0], cells)), resize(eye, (sides[1], cells))
+        return tuple(resize(eye, ((cells + 1) * cell_side(side, cells), cells)) for side in self.size)
 
     def make(self, which: Index) -> Maps:
         """Masks at some positions, (B, H, W), in [0, 1]."""
-        rows, columns = self._sides(which)
-        with threadpool_limits(1):  # for products this small, threads only get into the runtime's way
-            return np.asarray(rows @ self.grids[which] @ columns.transpose(0, 2, 1), np.float32)
+        return _enlarged(self.grids[which], self._sides(which))
 
     @cached_property
     def coarse(self) -> Maps:
@@ -63,8 +59,8 @@ class GridMasks:
         size, cells = coarse_size(self.size), self.grids.shape[1]
         parts = []
         for block in self._blocks():
-            rows, columns = (resize(m, (n, cells)) for m, n in zip(self._sides(block), size, strict=True))
-            parts.append(rows @ self.grids[block] @ columns.transpose(0, 2, 1))
+            sides = [resize(m, (n, cells)) for m, n in zip(self._sides(block), size, strict=True)]
+            parts.append(_enlarged(self.grids[block], sides))
         return np.concatenate(parts).astype(np.float32)
 
     def weighted_sum(self, weights: Floats) -> Floats:
@@ -72,6 +68,10 @@ class GridMasks:
 
         Masks that are cropped at the same place are summed as grids; then each place along a side is enlarged once.
         """
+        if len(self.size) > 2:
+            return np.asarray(
+                sum(np.tensordot(weights[:, block], self.make(block).astype(np.float64), 1) for block in self._blocks())
+            )
         cells, ends = self.grids.shape[1], self.places.max(axis=0) + 1
         sums = np.zeros((*ends, len(weights), cells, cells))
         np.add.at(sums, tuple(self.places.T), weights.T[:, :, None, None] * self.grids[:, None])
@@ -82,15 +82,27 @@ class GridMasks:
         rows = sums.transpose(2, 0, 3, 1, 4).reshape(len(weights), down.shape[1], across.shape[1])
         return np.asarray(down @ rows @ across.T)
 
-    def _sides(self, which: Index) -> tuple[Maps, Maps]:
-        """What enlarges and crops grids, (B, H, s) and (B, W, s)."""
-        down, across = self._enlarge
-        tops, lefts = self.places[which].T
-        return down[tops[:, None] + np.arange(self.size[0])], across[lefts[:, None] + np.arange(self.size[1])]
+    def _sides(self, which: Index) -> list[Maps]:
+        """What enlarges and crops grids along each axis: (B, H, s) and (B, W, s)."""
+        return [
+            matrix[start[:, None] + np.arange(side)]
+            for matrix, start, side in zip(self._enlarge, self.places[which].T, self.size, strict=True)
+        ]
 
     def _blocks(self) -> Iterator[Index]:
         for start in range(0, len(self), BLOCK):
             yield np.arange(start, min(start + BLOCK, len(self)))
+
+
+def _enlarged(grids: Maps, sides: Sequence[Maps]) -> Maps:
+    """Grids (B, s, ..., s) enlarged along each axis by (B, side, s)."""
+    count = len(grids)
+    with one_blas_thread():
+        for side in sides:  # each turn enlarges the first axis and puts it behind the others
+            shape = grids.shape
+            moved = side @ grids.reshape(count, shape[1], -1)  # (B, side, rest)
+            grids = np.moveaxis(moved.reshape(count, side.shape[1], *shape[2:]), 1, -1)
+    return np.ascontiguousarray(grids, np.float32)
 
 
 def cell_side(side: int, cells: int) -> int:
@@ -98,9 +110,9 @@ def cell_side(side: int, cells: int) -> int:
     return -(-side // cells)
 
 
-def draw(rng: np.random.Generator, count: int, cells: int, keep: float, size: tuple[int, int]) -> GridMasks:
+def draw(rng: np.random.Generator, count: int, cells: int, keep: float, size: tuple[int, ...]) -> GridMasks:
     """Draw `count` masks of `cells` x `cells`, each cell kept with probability `keep`."""
-    grids = (rng.random((count, cells, cells)) < keep).astype(np.float32)
+    grids = (rng.random((count, *(cells,) * len(size))) < keep).astype(np.float32)
     places = np.stack([rng.integers(0, cell_side(side, cells), count) for side in size], axis=1)
     return GridMasks(grids, places, size)
 
@@ -131,10 +143,12 @@ def averaged(probe: Probe, masks: GridMasks, *, keep: float, fill: str, probabil
             shown = weighted_sum(np.ones((1, len(masks))))
             return np.asarray(weighted_sum(own) / np.maximum(shown, 1e-6), np.float32)
         mean = own.mean(axis=1, keepdims=True) if estimator == "centred" else np.zeros((count, 1))
-        return np.asarray(mean[:, :, None] + weighted_sum(own - mean) / (len(masks) * keep), np.float32)
+        return np.asarray(
+            mean.reshape(-1, *(1,) * len(masks.size)) + weighted_sum(own - mean) / (len(masks) * keep), np.float32
+        )
 
     def sketched(scores: Floats) -> Maps:
-        return made(scores, lambda weights: np.einsum("rm,mhw->rhw", weights, masks.coarse))
+        return made(scores, lambda weights: np.einsum("rm,m...->r...", weights, masks.coarse))
 
     plan = Plan(
         rows=rows,

@@ -37,16 +37,15 @@ def background(inputs: Maps, fill: str) -> Maps | None:
         ``zero``; ``mean`` of each input and channel; ``blur`` of the input; or a number in preprocessed units.
     """
     if fill == "mean":
-        return inputs.mean(axis=(2, 3), keepdims=True, dtype=np.float64).astype(np.float32)
+        return inputs.mean(axis=tuple(range(2, inputs.ndim)), keepdims=True, dtype=np.float64).astype(np.float32)
     if fill == "blur":
         from scipy.ndimage import gaussian_filter
 
-        height, width = inputs.shape[2:]
-        sigma = (0.0, 0.0, BLUR * height if height > 1 else 0.0, BLUR * width if width > 1 else 0.0)
+        sigma = (0.0, 0.0, *(BLUR * side if side > 1 else 0.0 for side in inputs.shape[2:]))
         return np.asarray(gaussian_filter(inputs, sigma, mode="nearest"), np.float32)
     if fill == "zero" or float(fill) == 0:
         return None
-    return np.full((len(inputs), inputs.shape[1], 1, 1), float(fill), np.float32)
+    return np.full((*inputs.shape[:2], *(1,) * (inputs.ndim - 2)), float(fill), np.float32)
 
 
 def masked(inputs: Maps, hidden: Maps | None, of: Index, masks: Maps) -> Maps:

@@ -27,9 +27,9 @@ Weigh = Callable[[NDArray[Any], Maps], Maps]  # (weights (N, K), activations (N,
 
 
 def weighted_sum(weights: NDArray[Any], activations: Maps) -> Maps:
-    """``sum_k w_k A_k`` of weights (N, K) and activations (N, K, h, w), as (N, h, w)."""
+    """``sum_k w_k A_k`` of weights (N, K) and activations (N, K, *grid), as (N, *grid)."""
     # No BLAS for so little: its threads would spin on beside the runtime's and slow the next forward pass.
-    return np.einsum("nk,nkhw->nhw", weights, activations).astype(np.float32)
+    return np.einsum("nk,nk...->n...", weights, activations).astype(np.float32)
 
 
 def no_linear_tail(pooled: Maps, of: Index) -> NDArray[np.float64]:
@@ -79,9 +79,9 @@ class Probe:
     Attributes
     ----------
     inputs : ndarray, (N, C, H, W), float32
-        Preprocessed, presented channels first whatever the model's own layout.
+        Preprocessed, presented channels first whatever the model's own layout; (N, C, D, H, W) of volumes.
     activations : ndarray, (N, K, h, w), float32
-        The layer's output; tokens on their grid, a signal as one row.
+        The layer's output; tokens on their grid, a signal as one row; (N, K, d, h, w) of volumes.
     classes : ndarray, (N,), int
         Column of the scores that is explained for each input: its class, or 0 where the target is a single number.
     base : ndarray, (N, classes), float64
@@ -250,11 +250,11 @@ class Attribution:
         """Whether each map says the same everywhere (or isn't finite): no evidence, nothing to draw."""
         return tuple(is_flat(m) for m in self.values)
 
-    def peak(self, index: int) -> tuple[float, float]:
-        """Centre of a map's strongest cell as (x, y) in [0, 1] of the model's input plane."""
+    def peak(self, index: int) -> tuple[float, ...]:
+        """Centre of a map's strongest cell as (x, y), or (x, y, z), in [0, 1] of the model's input plane or volume."""
         values = np.where(np.isfinite(self.values[index]), self.values[index], -np.inf)
-        row, column = np.unravel_index(int(np.argmax(values)), values.shape)
-        return (float(column) + 0.5) / values.shape[1], (float(row) + 0.5) / values.shape[0]
+        cell = np.unravel_index(int(np.argmax(values)), values.shape)
+        return tuple((float(at) + 0.5) / side for at, side in zip(cell, values.shape, strict=True))[::-1]
 
 
 def is_flat(values: Maps) -> bool:

@@ -11,15 +11,15 @@ ROUNDS = 5  # of moving the centres: later ones move hardly any pixel
 SMOOTH = 1.0  # pixels of blur before colours are compared, against noise
 
 
-def grid(size: tuple[int, int], count: int) -> Index:
-    """Label the pixels (H, W) by about `count` equal rectangles, as square as they can be."""
+def grid(size: tuple[int, ...], count: int) -> Index:
+    """Label the pixels (H, W), or (D, H, W), by about `count` equal rectangles, as square as they can be."""
     return rectangles(size, _lattice(size, count))
 
 
-def rectangles(size: tuple[int, int], shape: tuple[int, int]) -> Index:
+def rectangles(size: tuple[int, ...], shape: tuple[int, ...]) -> Index:
     """Label the pixels (H, W) by equal rectangles, `shape` of them along each side, row by row."""
-    down, across = (np.arange(side) * cells // side for side, cells in zip(size, shape, strict=True))
-    return np.asarray(down[:, None] * shape[1] + across)
+    sides = (np.arange(side) * cells // side for side, cells in zip(size, shape, strict=True))
+    return np.ravel_multi_index(tuple(np.meshgrid(*sides, indexing="ij")), shape)
 
 
 def slic(picture: Maps, count: int, compactness: float) -> Index:
@@ -57,10 +57,13 @@ def slic(picture: Maps, count: int, compactness: float) -> Index:
     return _connected(labels)
 
 
-def _lattice(size: tuple[int, int], count: int) -> tuple[int, int]:
-    """Rows and columns of about `count` near-square cells."""
-    rows = int(np.clip(round(np.sqrt(count * size[0] / size[1])), 1, min(size[0], count)))
-    return rows, int(np.clip(round(count / rows), 1, size[1]))
+def _lattice(size: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """How many cells along each side, of about `count` that are near-square."""
+    if len(size) == 1:
+        return (max(1, min(count, size[0])),)
+    edge = float(np.prod(size[1:])) / size[0] ** (len(size) - 1)  # of the other sides, in those of the first
+    rows = int(np.clip(round((count / edge) ** (1 / len(size))), 1, min(size[0], count)))
+    return rows, *_lattice(size[1:], round(count / rows))
 
 
 def _centres(features: NDArray[np.float64], labels: Index) -> NDArray[np.float64]:

@@ -37,14 +37,15 @@ def attribute(probe: Probe, params: Params) -> Maps:
     """Compute the maps, (N, h, w), signed."""
     activations = probe.activations
     count, channels = activations.shape[:2]
+    flat = activations.reshape(count, channels, -1)
     of = np.repeat(np.arange(count), channels)
-    fills = activations.mean(axis=(2, 3)) if params.fill == "mean" else np.zeros((count, channels), np.float32)
+    fills = flat.mean(axis=2) if params.fill == "mean" else np.zeros((count, channels), np.float32)
 
     def rows(positions: Index) -> Maps:
         inputs, ablated = of[positions], positions % channels
-        variants = activations[inputs]
-        variants[np.arange(len(positions)), ablated] = fills[inputs, ablated][:, None, None]
-        return variants
+        variants = flat[inputs]
+        variants[np.arange(len(positions)), ablated] = fills[inputs, ablated][:, None]
+        return variants.reshape(len(positions), *activations.shape[1:])
 
     base = probe.base_scores()
 
@@ -53,8 +54,7 @@ def attribute(probe: Probe, params: Params) -> Maps:
 
     linear = probe.linear_weights()
     if linear is not None:
-        return made(linear * (activations.mean(axis=(2, 3), dtype=np.float64) - fills))
-    flat = activations.reshape(count, channels, -1)
+        return made(linear * (flat.mean(axis=2, dtype=np.float64) - fills))
     plan = Plan(
         rows=rows,
         of=of,

@@ -27,6 +27,7 @@ from onnx_inspect.cam._params import at_least, one_of, score_kind
 from onnx_inspect.cam._probe import Index, Maps, Probe
 
 CLASS_AWARE = True
+PLANES_ONLY = True
 RESOLUTION = "input"
 USES_LAYER = False
 Floats = NDArray[np.float64]

@@ -24,6 +24,7 @@ from onnx_inspect.cam._probe import Maps, Probe
 from onnx_inspect.errors import MethodError
 
 CLASS_AWARE = True
+PLANES_ONLY = True
 RESOLUTION = "input"
 USES_LAYER = False
 READING = "detection"

@@ -35,10 +35,11 @@ class Params:
 def attribute(probe: Probe, params: Params) -> Maps:
     """Compute the maps, (N, h, w): signed where the channels' means are."""
     activations = probe.activations.astype(np.float64)  # (N, K, h, w)
-    mean = activations.mean(axis=(2, 3), keepdims=True)
-    strong = activations >= mean + params.sigmas * activations.std(axis=(2, 3), keepdims=True)
+    cells = tuple(range(2, activations.ndim))
+    mean = activations.mean(axis=cells, keepdims=True)
+    strong = activations >= mean + params.sigmas * activations.std(axis=cells, keepdims=True)
     if params.variant == "grad-cam":
-        maps = (strong.mean(axis=(2, 3), keepdims=True) * activations).sum(axis=1)
+        maps = (strong.mean(axis=cells, keepdims=True) * activations).sum(axis=1)
     else:
         maps = (mean * strong).sum(axis=1)
     return maps.astype(np.float32)

@@ -25,6 +25,7 @@ from onnx_inspect.cam._superpixels import rectangles
 from onnx_inspect.ops import resize
 
 CLASS_AWARE = True
+PLANES_ONLY = True
 RESOLUTION = "input"
 USES_LAYER = False
 Floats = NDArray[np.float64]

@@ -46,7 +46,8 @@ def attribute(probe: Probe, params: Params) -> Maps:
         scales = np.cumsum(scales)
 
     def rows(which: Index, steps: Index) -> Maps:
-        scaled = masks.make(which) * scales[steps, None, None].astype(np.float32)
+        shown = masks.make(which)
+        scaled = shown * scales[steps].reshape(-1, *(1,) * (shown.ndim - 1)).astype(np.float32)
         return probe.inputs[masks.of[which]] * scaled[:, None]
 
     return _anytime.maps(probe, masks.plan(probe, rows, repeats=params.steps, score=params.score))

@@ -9,6 +9,7 @@ Cost: one pass up to the layer, and a kernel matrix of (h * w)^2.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,11 +47,11 @@ def attribute(probe: Probe, params: Params) -> Maps:
     MethodError
         The layer has so many positions that the kernel matrix would not fit.
     """
-    height, width = probe.activations.shape[2:]
-    if height * width > LARGEST:
+    grid = probe.activations.shape[2:]
+    if math.prod(grid) > LARGEST:
         raise MethodError(
-            f"kpca-cam needs a kernel matrix of (h*w)^2, and this layer has {height}x{width} positions (at most"
-            f" {LARGEST}): choose a later layer, or eigen-cam"
+            f"kpca-cam needs a kernel matrix of (h*w)^2, and this layer has {'x'.join(map(str, grid))} positions (at"
+            f" most {LARGEST}): choose a later layer, or eigen-cam"
         )
     return np.stack([_component(a, params) for a in probe.activations])
 
@@ -58,11 +59,11 @@ def attribute(probe: Probe, params: Params) -> Maps:
 def _component(activation: Maps, params: Params) -> Maps:
     from scipy.linalg import eigh
 
-    channels, height, width = activation.shape
+    channels, *grid = activation.shape
     points = activation.reshape(channels, -1).T.astype(np.float64)  # (h*w, K)
     mean = points.mean(axis=1)
     if not np.isfinite(points).all():
-        return np.full((height, width), np.nan, np.float32)
+        return np.full(grid, np.nan, np.float32)
     # Matrices this small gain nothing from more threads, and beside a busy runtime they lose.
     with threadpool_limits(1 if len(points) <= SMALL else None, user_api="blas"):
         matrix = _kernel(points - points.mean(axis=0), params.kernel, params.gamma or 1.0 / channels)
@@ -70,11 +71,11 @@ def _component(activation: Maps, params: Params) -> Maps:
         centred = matrix - rows - rows[:, None] + rows.mean()
         values, vectors = eigh(centred, subset_by_index=[len(centred) - 1, len(centred) - 1])
     if not values[0] > NOTHING * float(np.abs(matrix).max()) * len(centred):
-        return np.zeros((height, width), np.float32)
+        return np.zeros(grid, np.float32)
     scores = vectors[:, 0] * np.sqrt(values[0])
     if np.dot(scores - scores.mean(), mean - mean.mean()) < 0:
         scores = -scores
-    return scores.reshape(height, width).astype(np.float32)
+    return scores.reshape(grid).astype(np.float32)
 
 
 def _kernel(points: NDArray[np.float64], kind: str, gamma: float) -> NDArray[np.float64]:

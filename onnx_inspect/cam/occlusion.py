@@ -9,7 +9,9 @@ Cost: one full pass a window: 81 with the defaults.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,39 +45,43 @@ class Params:
 
 
 def attribute(probe: Probe, params: Params) -> Maps:
-    """Compute the maps, (N, H, W), signed: the score's loss, in its own unit."""
-    count, _, height, width = probe.inputs.shape
-    tops, bottoms = spans(height, params.window, params.stride)
-    lefts, rights = spans(width, params.window, params.stride)
-    windows = len(tops) * len(lefts)
+    """Compute the maps, (N, H, W) or (N, D, H, W), signed: the score's loss, in its own unit."""
+    count, size = len(probe.inputs), probe.inputs.shape[2:]
+    sides = [spans(length, params.window, params.stride) for length in size]  # starts and ends along each
+    lattice = tuple(len(starts) for starts, _ in sides)
+    windows = math.prod(lattice)
     of = np.repeat(np.arange(count), windows)
     hidden = background(probe.inputs, params.fill)
 
     def rows(positions: Index) -> Maps:
-        inputs, (i, j) = of[positions], np.divmod(positions % windows, len(lefts))
+        inputs, places = of[positions], np.unravel_index(positions % windows, lattice)
         variants = probe.inputs[inputs]
         filled = None if hidden is None else np.broadcast_to(hidden, probe.inputs.shape)
         for row, n in enumerate(inputs):
-            place = np.s_[:, tops[i[row]] : bottoms[i[row]], lefts[j[row]] : rights[j[row]]]
-            variants[row][place] = 0.0 if filled is None else filled[n][place]
+            cuts = (slice(s[at[row]], e[at[row]]) for (s, e), at in zip(sides, places, strict=True))
+            window = (slice(None), *cuts)
+            variants[row][window] = 0.0 if filled is None else filled[n][window]
         return variants
 
     probability = params.score == "probability"
-    base = probe.base_scores(probability=probability)[:, None, None]
-    vertical, horizontal = _inside(tops, bottoms, height), _inside(lefts, rights, width)
-    overlaps = np.outer(vertical.sum(axis=0), horizontal.sum(axis=0))
+    base = probe.base_scores(probability=probability)
+    inside = [_inside(starts, ends, length) for (starts, ends), length in zip(sides, size, strict=True)]
+    overlaps = reduce(np.multiply.outer, [one.sum(axis=0) for one in inside])
 
     def made(scores: NDArray[np.float64]) -> Maps:
-        losses = base - scores.reshape(count, len(tops), len(lefts))
-        return np.asarray(vertical.T @ losses @ horizontal / overlaps, np.float32)
+        total = (base[:, None] - scores.reshape(count, windows)).reshape(count, *lattice)
+        for one in inside:  # each turn takes the first of the windows' axes and puts the pixels' behind the others
+            total = np.tensordot(total, one, (1, 0))
+        return np.asarray(total / overlaps, np.float32)
 
-    places = np.stack(np.meshgrid((tops + bottoms) / height, (lefts + rights) / width, indexing="ij"), axis=-1)
+    centres = [(starts + ends) / length for (starts, ends), length in zip(sides, size, strict=True)]
+    places = np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1)
     plan = Plan(
         rows=rows,
         of=of,
         make=made,
         masks=list(np.arange(len(of)).reshape(count, windows, 1)),
-        features=lambda n: places.reshape(windows, 2),
+        features=lambda n: places.reshape(windows, len(size)),
         probability=probability,
     )
     return maps(probe, plan)

@@ -47,10 +47,9 @@ class Params:
 
 def attribute(probe: Probe, params: Params) -> Maps:
     """Compute the maps, (N, H, W): the score expected where a pixel is shown, in the score's unit."""
-    size = (probe.inputs.shape[2], probe.inputs.shape[3])
     return averaged(
         probe,
-        draw(probe.rng, params.masks, params.cells, params.keep, size),
+        draw(probe.rng, params.masks, params.cells, params.keep, probe.inputs.shape[2:]),
         keep=params.keep,
         fill=params.fill,
         probability=params.score == "probability",

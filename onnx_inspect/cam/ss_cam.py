@@ -48,7 +48,7 @@ def attribute(probe: Probe, params: Params) -> Maps:
     """Compute the maps, (N, h, w), non-negative where the activations are."""
     masks = channel_masks(probe)
     seed = int(probe.rng.integers(2**63))
-    spread = probe.inputs.std(axis=(1, 2, 3), dtype=np.float64).astype(np.float32)  # (N,)
+    spread = probe.inputs.reshape(len(probe.inputs), -1).std(axis=1, dtype=np.float64).astype(np.float32)  # (N,)
 
     def rows(which: Index, draws: Index) -> Maps:
         shown = masks.make(which)
@@ -60,7 +60,8 @@ def attribute(probe: Probe, params: Params) -> Maps:
             if params.noise == "mask":
                 variants[here] = inputs * (shown[here, None] + noise)
             else:
-                variants[here] = inputs * shown[here, None] + spread[masks.of[which[here]], None, None, None] * noise
+                strength = spread[masks.of[which[here]]].reshape(-1, *(1,) * (inputs.ndim - 1))
+                variants[here] = inputs * shown[here, None] + strength * noise
         return variants
 
     return _anytime.maps(probe, masks.plan(probe, rows, repeats=params.samples, draws=True, score=params.score))

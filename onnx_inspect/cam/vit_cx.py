@@ -24,6 +24,7 @@ from onnx_inspect.cam._probe import Index, Maps, Probe
 from onnx_inspect.ops import resize
 
 CLASS_AWARE = True
+PLANES_ONLY = True
 RESOLUTION = "input"
 BLOCK = 64  # masks that exist at one time while they are measured or summed
 

@@ -25,6 +25,7 @@ from onnx_inspect.cam._params import one_of, score_kind
 from onnx_inspect.cam._probe import Index, Maps, Probe
 
 CLASS_AWARE = True
+PLANES_ONLY = True
 WINDOW = np.outer([1, 2, 1], [1, 2, 1]).astype(np.float32) / 16
 OFFSETS = [(di, dj) for di in (-1, 0, 1) for dj in (-1, 0, 1)]
 

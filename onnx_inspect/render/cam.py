@@ -147,7 +147,7 @@ def _draw_pictures(page: Page, sample: CamPanel, top: float, alpha: float, name:
     size = _cell(sample.picture)
     picture = _resized(sample.picture, size)
     captions = _captions(sample)
-    _caption(page, MARGIN, top, _pitch(sample) - GUTTER, "input", _extent(sample.picture))
+    _caption(page, MARGIN, top, _pitch(sample) - GUTTER, "input", _extent(sample))
     _place(page, MARGIN, top + captions, picture, sample)
     for number, result in enumerate(sample.maps):
         row, column = divmod(number, _per_row(sample))
@@ -175,11 +175,22 @@ def _place(page: Page, left: float, top: float, image: Picture, sample: CamPanel
     height, width = sample.picture.shape[:2]
     axes.images[0].set_extent((0, width, height, 0))
     own = (result.box,) if result is not None and result.box is not None else ()
+    _number(axes, sample, (width, height))
     for x0, y0, x1, y1 in (*sample.boxes, *own):
         outline = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="white", linewidth=1.2)
         outline.set_path_effects([withStroke(linewidth=2.6, foreground="black")])
         axes.add_patch(outline)
     return axes
+
+
+def _number(axes: Axes, sample: CamPanel, size: tuple[int, int]) -> None:
+    """Part a volume's slices by lines, and number them."""
+    for x0, y0, x1, y1, number in sample.tiles:
+        for line, end, draw in ((x1, size[0], axes.axvline), (y1, size[1], axes.axhline)):
+            if line < end:
+                draw(line, color="white", linewidth=0.8)
+        text = axes.text(x0, y0, f" {number}", ha="left", va="top", fontsize=SMALL, color="white", clip_on=True)
+        text.set_path_effects([withStroke(linewidth=1.6, foreground="black")])
 
 
 def _mark(axes: Axes, result: CamMap, shape: tuple[int, ...]) -> None:
@@ -220,8 +231,12 @@ def _scale(axes: Axes, name: str, sample: CamPanel) -> None:
     style.colourbar(axes, name, -1 if sample.signed else 0, 1, "against · for" if sample.signed else sample.unit)
 
 
-def _extent(picture: Picture) -> str:
-    return f"{picture.shape[1]} × {picture.shape[0]} pixels"
+def _extent(sample: CamPanel) -> str:
+    if sample.tiles:
+        x0, y0, x1, y1, _ = sample.tiles[0]
+        return f"{x1 - x0:.0f} × {y1 - y0:.0f}, {len(sample.tiles)} slices"
+    assert sample.picture is not None
+    return f"{sample.picture.shape[1]} × {sample.picture.shape[0]} pixels"
 
 
 def _resized(picture: Picture, size: tuple[int, int]) -> Picture:
