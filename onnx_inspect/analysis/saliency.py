@@ -159,7 +159,7 @@ def panel(
     if original is not None and (missed := [m.method for m in maps if m.peak and not _inside(m.peak, original)]):
         notes.append(f"strongest outside the picture, in the letterbox bars: {', '.join(missed)}")
     tiles = montage.tiles if montage is not None else ()
-    return CamPanel(source, maps, original, signal, tuple(boxes), signed, tuple(notes), tiles)
+    return CamPanel(source, maps, original, signal, tuple(boxes), signed, tuple(notes), tiles=tiles)
 
 
 def of_batch(attributions: Sequence[Attribution], index: int, batch: Batch, *, signed: bool = False) -> CamPanel:
