@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from onnx_inspect import feeds as feeding
 from onnx_inspect.engine import PROVIDERS, Engine, measure
-from onnx_inspect.errors import InputError, LayerError
+from onnx_inspect.errors import InputError, LayerError, ModelError, RunError
 from onnx_inspect.graph.attention import Found, Recipe, Refusal, find
 from onnx_inspect.graph.attention.opened import CHECKS, Selection, opened, sizes, windows
 from onnx_inspect.graph.attention.tokens import place
@@ -75,7 +75,7 @@ def capture(
     if reduce is not None and reduce not in REDUCTIONS:
         raise LayerError(f"attention can't be reduced by {reduce!r}: give one of {', '.join(REDUCTIONS)}")
     decompose = make_engine(model).wanted[0] != PROVIDERS["cpu"]
-    found = find(model, _shapes(model, batch.arrays), decompose=decompose)
+    found = _found(model, batch.arrays, decompose)
     numbered = _chosen(model, found, layers)
     recipes = [(i, f) for i, f in numbered if isinstance(f, Recipe)]
     maps: list[AttentionMap] = []
@@ -103,21 +103,31 @@ def capture(
         maps=tuple(maps),
         refused=tuple(refused),
         sources=batch.sources,
-        provider=provider or make_engine(model).provider,
+        provider=provider,
         passes=passes,
         notes=_notes(found, decompose),
     )
 
 
-def _shapes(model: Model, arrays: Mapping[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:
-    """Shapes of all tensors for one sample, or for as many as the model insists on."""
+def _found(model: Model, arrays: Mapping[str, NDArray[Any]], decompose: bool) -> tuple[Found, ...]:
+    """Attentions of a model, for the shapes that its tensors have for one sample, or as many as it insists on.
+
+    A model that can't run here still tells of what is refused anyway.
+    """
     axes = batch_axes(model)
     block = fixed_batch(model) or 1
     fitted = feeding.fit(model, arrays, axes)
     one = feeding.filled(feeding.rows(fitted, axes, 0, min(block, feeding.count(fitted, axes))), axes, block)
     shapes = bind(model, {name: array.shape for name, array in one.items()})
     unknown = [layer.output.name for layer in model.layers if layer.output.name not in shapes]
-    return shapes | measure(model, one, unknown) if unknown else shapes
+    try:
+        shapes = shapes | measure(model, one, unknown) if unknown else shapes
+    except (ModelError, RunError):
+        found = find(model, shapes, decompose=decompose)
+        if not found or any(isinstance(f, Recipe) for f in found):
+            raise
+        return found
+    return find(model, shapes, decompose=decompose)
 
 
 def _chosen(model: Model, found: Sequence[Found], layers: Sequence[str]) -> list[tuple[int, Found]]:

@@ -155,7 +155,7 @@ class Attentions:
     sources : tuple of str
         What each of the N samples is.
     provider : str
-        What really ran the model.
+        What really ran the model; "" where everything was refused before it ran.
     passes : int
         Samples run through the model, those that measure shapes included.
     notes : tuple of str

@@ -16,7 +16,7 @@ from onnx_inspect.graph.bodies import CONTROL_FLOW
 from onnx_inspect.graph.constants import attribute, evaluate, read
 from onnx_inspect.graph.dependence import SHAPE_READERS, dependent
 from onnx_inspect.graph.factors import RANK, Axes, Axis, Base, Factor, born, joined, kind, picked, reshaped, size
-from onnx_inspect.graph.model import Model
+from onnx_inspect.graph.model import Model, dtype_name
 from onnx_inspect.graph.shapes import SMALL
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -81,6 +81,11 @@ class Lineage:
         if name in self.shapes:
             return self.shapes[name]
         return tuple(self.model.constants[name].dims) if name in self.model.constants else None
+
+    def dtype(self, name: str) -> str:
+        """Numpy's name of a tensor's or a constant's type; "" where nobody says."""
+        stored = self.model.constants.get(name)
+        return self.model.tensor(name).dtype if stored is None else dtype_name(stored.data_type)
 
     def value(self, name: str) -> Any:
         """Numbers of a constant, or of what only shapes decide; None where an input has a say, or it can't be told."""

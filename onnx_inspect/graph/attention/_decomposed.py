@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_inspect.graph.attention._recipe import Sketch
+from onnx_inspect.graph.factors import Axis, Base, Factor, size
 
 LOWEST = -1e30  # what is added to a masked score; the exponential of it is 0
 
@@ -82,6 +83,11 @@ def grouped(sketch: Sketch, tensors: tuple[str, str, str], sizes: Heads, width: 
         sketch.reshape(values, (-1, sizes.shared, 1, sizes.keys, width)),
         sketch.reshape(context, (*lead, sizes.queries, width)),
     )
+
+
+def remembered(new: Axis, count: int, name: str) -> Axis:
+    """Axis of keys of which the first are remembered from before."""
+    return new if size(new) == count else (Factor(Base("position", count, name, 2, parents=new), count),)
 
 
 def optional(names: list[str], position: int) -> str:

@@ -135,7 +135,7 @@ def sketch_of(lineage: Lineage, layer: Layer) -> Sketch:
 
 def tolerance_of(lineage: Lineage, *names: str) -> float:
     """Error that a proof may have, by the types of some tensors."""
-    dtypes = [lineage.model.tensor(name).dtype for name in names]
+    dtypes = [lineage.dtype(name) for name in names]
     return HALF if any(d in ("float16", "bfloat16") for d in dtypes) else EXACT
 
 

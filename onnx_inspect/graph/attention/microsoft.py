@@ -20,7 +20,7 @@ from onnx_inspect.graph.attention._recipe import (
     tolerance_of,
 )
 from onnx_inspect.graph.constants import attribute
-from onnx_inspect.graph.factors import Axes, Axis, Base, Factor, born
+from onnx_inspect.graph.factors import Axes, Axis, born
 from onnx_inspect.graph.lineage import Lineage
 from onnx_inspect.graph.model import Layer
 from onnx_inspect.graph.schemaless import MICROSOFT
@@ -94,7 +94,7 @@ def _projected(node: onnx.NodeProto, layer: Layer, lineage: Lineage) -> Found:
     if isinstance(soft, str):
         context = parts.by_head(sketch, node.output[0], (*source[:2], widths[2]), heads)
         axis = lineage.of(names[0])[1]
-        axes = _axes(lineage.of(names[0])[0], sizes, axis, axis, node.name)
+        axes = _axes(lineage.of(names[0])[0], sizes, axis, parts.remembered(axis, sizes.keys, node.name), node.name)
         bound = QUANTISED if quantised else tolerance_of(lineage, names[0])
         tensors = (soft, value, context)
         return finished(sketch, layer, f"{MICROSOFT}.{node.op_type}", tensors, axes, tolerance=bound)
@@ -243,8 +243,8 @@ def _by_heads(
         return Refusal(layer, soft.reason)
     made = (sizes.samples, sizes.queries, sizes.heads * width)
     context = parts.by_head(sketch, node.output[0], made, sizes.heads)
-    remembered: Axis = (Factor(Base("position", sizes.keys, node.name, 2, parents=ends[1]), sizes.keys),)
-    axes = _axes(lineage.of(names[0])[0], sizes, ends[0], remembered if past else ends[1], node.name)
+    keys = parts.remembered(ends[1], sizes.keys, node.name)
+    axes = _axes(lineage.of(names[0])[0], sizes, ends[0], keys, node.name)
     bound = tolerance_of(lineage, names[0])
     return finished(sketch, layer, f"{MICROSOFT}.{node.op_type}", (soft, tensors[2], context), axes, tolerance=bound)
 
@@ -280,7 +280,7 @@ def _grouped(node: onnx.NodeProto, layer: Layer, lineage: Lineage) -> Found:
     tensors = (sketch.float32(outputs[3]), sketch.float32(outputs[2]), context)
     group = (shared, sizes.group) if sizes.group > 1 else (heads,)
     source = lineage.of(names[0])
-    ends = source[1], (Factor(Base("position", keys, node.name, 2, parents=source[1]), keys),)
+    ends = source[1], parts.remembered(source[1], keys, node.name)
     axes = ((source[0], *born("channel", group, node.name)), *ends)
     bound = tolerance_of(lineage, names[0])
     whole = parts.grouped(sketch, tensors, sizes, width)

@@ -217,7 +217,7 @@ def _floating(use: Use, lineage: Lineage) -> str | None:
         maker = lineage.model.producers[name]
         if maker.op_type in ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"):
             continue
-        if lineage.model.tensor(name).dtype in ("int8", "uint8"):
+        if lineage.dtype(name) in ("int8", "uint8"):
             return None  # it was turned around after it was rounded
         whole = lineage.shapes[name] == lineage.shapes[use.path[-1]]
         return name if maker.op_type != "QLinearSoftmax" and whole else None

@@ -11,7 +11,7 @@ from onnx_inspect.graph.attention import _decomposed as parts
 from onnx_inspect.graph.attention._decomposed import Heads, optional
 from onnx_inspect.graph.attention._recipe import Found, Refusal, Sketch, finished, sketch_of, tolerance_of
 from onnx_inspect.graph.constants import attribute
-from onnx_inspect.graph.factors import Axis, Base, Factor, born
+from onnx_inspect.graph.factors import Axis, born
 from onnx_inspect.graph.lineage import Lineage
 from onnx_inspect.graph.model import Layer
 
@@ -48,15 +48,17 @@ def _read(node: onnx.NodeProto, layer: Layer, lineage: Lineage, decompose: bool)
         decompose = True  # the scores that it hands out are read by others
     if decompose and optional(names, 6):
         return Refusal(layer, "its keys' lengths (nonpad_kv_seqlen) are only read by the kernel of the CPU")
-    edited: list[onnx.NodeProto] = []
     values = _values(sketch, node, shapes, sizes)
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
     if decompose:
         soft = _decomposed(sketch, node, shapes, sizes, lineage)
     elif taken:
         soft = node.output[3]
     else:
         soft = f"{sketch.prefix}__probabilities"
-        edited += _with_probabilities(node, soft, sizes, lineage)
+        _hand_out(copy, soft)
+    edited = [*_widened(copy, sketch.prefix, sizes, lineage), copy]
     width = shapes.value[-1] // (sizes.shared if len(shapes.value) == 3 else 1)
     made = (*shapes.query[:2], sizes.heads * width) if len(shapes.query) == 3 else (*shapes.query[:3], width)
     context = parts.by_head(sketch, node.output[0], made, sizes.heads)
@@ -89,26 +91,29 @@ def _values(sketch: Sketch, node: onnx.NodeProto, shapes: Shapes, sizes: Heads) 
     return sketch.concat([sketch.float32(node.input[5]), values], 2)
 
 
-def _with_probabilities(node: onnx.NodeProto, name: str, sizes: Heads, lineage: Lineage) -> list[onnx.NodeProto]:
-    """Copy of the node that also gives its probabilities.
-
-    A mask that is the same for all queries is written out for each: the standard lets it be broadcast, the kernel of
-    onnxruntime 1.32 doesn't.
-    """
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
+def _hand_out(copy: onnx.NodeProto, name: str) -> None:
+    """Make a node also give its probabilities."""
     kept = [a for a in copy.attribute if a.name != "qk_matmul_output_mode"]
     del copy.attribute[:]
     copy.attribute.extend([*kept, onnx.helper.make_attribute("qk_matmul_output_mode", AFTER_SOFTMAX)])
     copy.output[:] = [*copy.output[:3], *[""] * (3 - len(copy.output)), name]
-    mask = optional(list(node.input), 3)
+
+
+def _widened(copy: onnx.NodeProto, prefix: str, sizes: Heads, lineage: Lineage) -> list[onnx.NodeProto]:
+    """Write a mask that is the same for all queries out for each, and return what does so.
+
+    The standard lets it be broadcast, the kernel of onnxruntime 1.32 doesn't.
+    """
+    mask = optional(list(copy.input), 3)
     shape = lineage.shape(mask) if mask else None
     if not shape or len(shape) < 2 or shape[-2] == sizes.queries:
-        return [copy]
-    rows = onnx.helper.make_node("Constant", [], [f"{name}__rows"], name=f"{name}__rows", value_ints=[sizes.queries, 1])
-    wide = onnx.helper.make_node("Expand", [mask, rows.output[0]], [f"{name}__mask"], name=f"{name}__mask")
-    copy.input[3] = wide.output[0]
-    return [rows, wide, copy]
+        return []
+    rows, wide = f"{prefix}__rows", f"{prefix}__mask"
+    copy.input[3] = wide
+    return [
+        onnx.helper.make_node("Constant", [], [rows], name=rows, value_ints=[sizes.queries, 1]),
+        onnx.helper.make_node("Expand", [mask, rows], [wide], name=wide),
+    ]
 
 
 def _decomposed(sketch: Sketch, node: onnx.NodeProto, shapes: Shapes, sizes: Heads, lineage: Lineage) -> str:
@@ -119,7 +124,7 @@ def _decomposed(sketch: Sketch, node: onnx.NodeProto, shapes: Shapes, sizes: Hea
     scale = float(attribute(node, "scale", 0.0)) or sizes.width**-0.5
     product = parts.scores(sketch, query, key, sizes, scale, float(attribute(node, "softcap", 0.0)))
     mask = optional(list(node.input), 3)
-    if mask and lineage.model.tensor(mask).dtype == "bool":
+    if mask and lineage.dtype(mask) == "bool":
         product = parts.masked_where_zero(sketch, product, mask)
     elif mask:
         bias = sketch.add("Max", sketch.float32(mask), sketch.constant(parts.LOWEST))  # no -inf - -inf
@@ -133,5 +138,4 @@ def _axes(node: onnx.NodeProto, shapes: Shapes, sizes: Heads, lineage: Lineage) 
     query, key = lineage.of(node.input[0]), lineage.of(node.input[1])
     heads = (sizes.shared, sizes.group) if sizes.group > 1 else (sizes.heads,)
     lead = (query[0], *born("channel", heads, node.name))
-    keys = (Factor(Base("position", sizes.keys, node.name, 2, parents=key[-2]), sizes.keys),)
-    return lead, query[-2], keys if shapes.past else key[-2]
+    return lead, query[-2], parts.remembered(key[-2], sizes.keys, node.name)
