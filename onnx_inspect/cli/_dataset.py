@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from onnx_inspect.capture.setup import Job, Source
     from onnx_inspect.engine import Engine
     from onnx_inspect.graph.model import Layer, Model
-    from onnx_inspect.inputs.dataset_batches import Reader
+    from onnx_inspect.inputs.dataset_batches import Reader, Skipped
 
 INTERVAL = 10.0  # seconds between lines of progress, where there is no terminal to draw a bar on
 ALL = 1000  # layers: more than any choice along depth
@@ -84,6 +84,16 @@ def default_layers(source: Source, most: int, pool: Pool, settings: Settings) ->
     total = len(source.model.layers)
     say(f"{len(chosen)} of {total} layers, evenly along depth: {names}; choose others with --layer", settings)
     return chosen
+
+
+def default_map(source: Source, settings: Settings) -> list[Layer]:
+    """The maps that a network gives up position after, or else its last layer; the choice is said."""
+    from onnx_inspect.graph.spatial import candidates
+
+    found = candidates(source.model, source.shapes)
+    layer, why = (found[0].layer, found[0].why) if found else (source.model.layers[-1], "the last layer")
+    say(f"layer {layer.name!r}: {why}; choose another with --layer", settings)
+    return [layer]
 
 
 def job_of(source: Source, layers: Sequence[Layer], pool: Pool, settings: Settings, shard: int | None = None) -> Job:
@@ -175,11 +185,15 @@ def maker(settings: Settings) -> Callable[[Model], Engine]:
 
 def tell_skipped(found: Captured, settings: Settings) -> None:
     """Count the samples that couldn't be read, and name the first of them."""
-    if found.skipped:
-        total = len(found.skipped) + len(found)
-        more = f"; and {len(found.skipped) - MOST} more" if len(found.skipped) > MOST else ""
-        first = "; ".join(one.reason for one in found.skipped[:MOST])
-        say(f"skipped {len(found.skipped):,} of {total:,} samples that can't be read: {first}{more}", settings)
+    tell_broken(found.skipped, len(found), settings)
+
+
+def tell_broken(skipped: Sequence[Skipped], whole: int, settings: Settings) -> None:
+    """The same beside `whole` samples that could be read."""
+    if skipped:
+        more = f"; and {len(skipped) - MOST} more" if len(skipped) > MOST else ""
+        first = "; ".join(one.reason for one in skipped[:MOST])
+        say(f"skipped {len(skipped):,} of {len(skipped) + whole:,} samples that can't be read: {first}{more}", settings)
 
 
 @contextmanager

@@ -58,14 +58,14 @@ class Field:
     def at(self, form: Spatial | None) -> NDArray[np.int32]:
         """Interval of each position of a map: (cells, axes of the plane, 2), start and stop; one cell without a form.
 
-        (0, 0) along all axes where a position reads nothing, as beyond a border. Prefix tokens are left out, as they
-        lie nowhere on the map.
+        (0, 0) along all axes where a position reads nothing, as beyond a border. Prefix tokens are left
+        out, as they lie nowhere on the map.
         """
         starts = np.stack([_cells(start, form, np.minimum) for start in self.starts], -1)
         stops = np.stack([_cells(stop, form, np.maximum) for stop in self.stops], -1)
         found = np.stack([starts, stops], -1)
-        inside = np.all(starts < stops, axis=-1, keepdims=True)[..., None]
-        return np.where(inside, found, np.int32(0))
+        found[~np.all(starts < stops, axis=-1)] = 0
+        return found
 
 
 def union(*fields: Field) -> Field:

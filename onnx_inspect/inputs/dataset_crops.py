@@ -52,7 +52,8 @@ def crops(
             original, placement = batch.originals[row], batch.placements[row]
             if original is not None and placement is not None and len(plane) == 2:
                 boxes = [box_of(field, plane, placement) for field in wanted[place]]
-                found[place] = [(cut(original, box, side), box) for box in boxes]
+                enlarged = placement.resized[0] > placement.original[0]
+                found[place] = [(cut(original, box, side, smooth=enlarged), box) for box in boxes]
             elif len(plane) == 1 and not np.iscomplexobj(batch.arrays[batch.primary]):
                 signal = np.asarray(batch.arrays[batch.primary][row], np.float32)
                 found[place] = [_piece(signal, field, plane[0]) for field in wanted[place]]
@@ -67,10 +68,13 @@ def box_of(field: Field, plane: tuple[int, ...], placement: Placement) -> tuple[
     return x0, y0, x1, y1
 
 
-def cut(picture: NDArray[np.uint8], box: tuple[float, float, float, float], side: int) -> NDArray[np.uint8]:
+def cut(
+    picture: NDArray[np.uint8], box: tuple[float, float, float, float], side: int, *, smooth: bool = False
+) -> NDArray[np.uint8]:
     """What lies in a box of a picture, its longer side `side` pixels long; beyond the picture it is grey.
 
-    Few pixels are enlarged as they are, many are averaged.
+    Few pixels are enlarged as they are, or interpolated where the model, too, is shown the picture enlarged (`smooth`);
+    many are averaged.
     """
     from PIL import Image
 
@@ -86,8 +90,15 @@ def cut(picture: NDArray[np.uint8], box: tuple[float, float, float, float], side
     columns = slice(round((left - x0) * factor), max(round((right - x0) * factor), round((left - x0) * factor) + 1))
     part = found[rows, columns]
     way = Image.Resampling.NEAREST if factor >= 3 else Image.Resampling.BILINEAR
-    image = Image.fromarray(np.ascontiguousarray(picture))
-    part[...] = np.asarray(image.resize(part.shape[1::-1], way, box=(left, top, right, bottom)).convert("RGB"))
+    image, inside = Image.fromarray(np.ascontiguousarray(picture)).convert("RGB"), (left, top, right, bottom)
+    if smooth and factor > 1:  # what lies around the box takes part, as it does in the model's input
+        border = np.pad(picture, ((1, 1), (1, 1), (0, 0)), mode="edge")
+        image, inside = Image.fromarray(border).convert("RGB"), (left + 1, top + 1, right + 1, bottom + 1)
+        part[...] = np.asarray(
+            image.transform(part.shape[1::-1], Image.Transform.EXTENT, inside, Image.Resampling.BILINEAR)
+        )
+    else:
+        part[...] = np.asarray(image.resize(part.shape[1::-1], way, box=inside))
     return found
 
 
