@@ -489,3 +489,34 @@ def test_external_weights_in_a_tail_are_found(fixtures: Path, some: Any) -> None
         Engine(parts.tail).run(middle)["logits"], Engine(model).run(feeds)["logits"], rtol=1e-5, atol=1e-6
     )
     assert isinstance(numpy_helper.to_array(model.constants["conv.weight"], str(model.folder)), np.ndarray)
+
+
+@pytest.mark.parametrize("name", ["digits_convnet", "fixed_batch", "shapes_resnet"])
+def test_settled_engines_give_the_same_bits_whatever_ran_before(
+    name: str, fixtures: Path, some: Callable[..., Any]
+) -> None:
+    net = read(fixtures / f"{name}.onnx")
+    feeds = some(net, 9)
+    first = {key: array[:3] for key, array in feeds.items()}
+
+    def settled() -> Engine:
+        engine = Engine(net, threads=1)
+        engine.settle(first)
+        return engine
+
+    whole, used = settled(), settled()
+    used.run({key: array[::-1][:7] for key, array in feeds.items()})
+    used.run({key: array[:1] for key, array in feeds.items()})
+    expected = whole.run(feeds)
+    for key, value in used.run(feeds).items():
+        np.testing.assert_array_equal(value, expected[key])
+
+
+def test_an_engine_that_could_not_settle_runs_samples_one_by_one(fixtures: Path, some: Callable[..., Any]) -> None:
+    net = read(fixtures / "digits_convnet.onnx")
+    feeds = some(net, 5)
+    engine = Engine(net, threads=1)
+    engine.settle({key: np.repeat(array[:1], 3, axis=0) for key, array in feeds.items()})  # alike: nothing is proven
+    passes = engine.passes
+    engine.run(feeds)
+    assert engine.passes == passes + 5 and not engine.batching.startswith("in batches")
