@@ -87,11 +87,14 @@ def repeated(step: Step, name: str, times: int) -> str:
     return step.op("Reshape", copies, step.op("Concat", step.ints([0]), heads, part(step, shape, 2), axis=0))
 
 
-def causal(step: Step, query: str, key: str, offset: str) -> str:
-    """1 where a key is no later than the query, (T, S) or (N, 1, T, S); `offset` is the place of the first query."""
+def causal(step: Step, query: str, key: str, offset: str, comparison: str = "LessOrEqual") -> str:
+    """1 where a key is no later than the query, (T, S) or (N, 1, T, S); `offset` is the place of the first query.
+
+    Another comparison, or a shifted offset, gives windows.
+    """
     rows, columns = places(step, query), places(step, key)
     rows = step.op("Add", step.op("Unsqueeze", rows, step.ints([1])), offset)
-    return step.flag("LessOrEqual", columns, rows)
+    return step.flag(comparison, columns, rows)
 
 
 def places(step: Step, name: str) -> str:

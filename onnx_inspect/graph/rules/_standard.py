@@ -45,17 +45,28 @@ def function_of(node: onnx.NodeProto, writer: Writer) -> Rule:
 
 
 def _body(node: onnx.NodeProto, writer: Writer) -> onnx.FunctionProto | None:
-    """The operator's definition in the model's opset, or in the one it is written in."""
+    """The operator's definition for the model's opset, with its attributes' defaults."""
     version = writer.model.opsets.get(node.domain or "ai.onnx", 1)
     try:
         schema: Any = onnx.defs.get_schema(node.op_type, version, node.domain)  # its type declares too little
     except onnx.defs.SchemaError:
         return None
-    if schema.has_context_dependent_function:
+    plain = [v for v in schema.function_opset_versions if v <= version]
+    by_context = [v for v in schema.context_dependent_function_opset_versions if v <= version]
+    data = b""
+    if by_context:
         types = [value_info(writer.spec(n)).type.SerializeToString() if n else b"" for n in node.input]
-        data = schema.get_context_dependent_function(node.SerializeToString(), types)
-        return onnx.FunctionProto.FromString(data) if data else None
-    return schema.function_body if schema.has_function else None
+        whole = node.SerializeToString()
+        data = schema.get_context_dependent_function_with_opset_version(max(by_context), whole, types)
+    if not data and plain:
+        data = schema.get_function_with_opset_version(max(plain))
+    if not data:
+        return None
+    body = onnx.FunctionProto.FromString(data) if isinstance(data, bytes) else data
+    known = {a.name for a in body.attribute_proto}
+    defaults = [a.default_value for a in schema.attributes.values() if a.default_value.name and a.name not in known]
+    body.attribute_proto.extend(defaults)
+    return body
 
 
 def _renamed(attribute: onnx.AttributeProto, name: str) -> onnx.AttributeProto:

@@ -19,6 +19,7 @@ from onnx_inspect.graph.dependence import descendants
 from onnx_inspect.graph.input_shapes import fixed
 from onnx_inspect.graph.model import Model, TensorSpec, node_inputs, spec
 
+SAME_RANK = ("Pad", "Slice", "Neg", "Resize", "CumSum")  # results have as many axes as the first input
 POOLS = ("MaxPool", "AveragePool", "LpPool")
 PREFIX = "gradient/"
 FLOAT, DOUBLE = "float32", "float64"
@@ -211,4 +212,9 @@ class Writer:
             found = {}  # no rule, or not enough known: nothing is said, then
         for name in filter(None, node.output):
             info = onnx.ValueInfoProto(name=name, type=found.get(name))
-            self._specs[name] = spec(info) if name in found else TensorSpec(name, "", None)
+            made = spec(info) if name in found else TensorSpec(name, "", None)
+            if made.shape is None and node.op_type in SAME_RANK:
+                first = self.spec(node.input[0])
+                shape = None if first.shape is None else (None,) * len(first.shape)
+                made = replace(made, dtype=made.dtype or first.dtype, shape=shape)
+            self._specs[name] = made

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+from onnx_inspect.graph.declare import elem_type
 from onnx_inspect.graph.rules._rule import Gradients, rule
 from onnx_inspect.graph.rules._step import Step
 
@@ -179,4 +180,5 @@ def shrink(step: Step) -> Gradients:
 
 def between(step: Step, x: str, low: float, high: float) -> str:
     """Factor that is 1 where a tensor lies between two numbers and isn't one of them."""
-    return step.op("Mul", step.flag("Greater", x, step.number(low)), step.flag("Less", x, step.number(high)))
+    above, below = step.op("Greater", x, step.number(low)), step.op("Less", x, step.number(high))
+    return step.op("Cast", step.op("And", above, below), to=elem_type(step.dtype))

@@ -81,6 +81,10 @@ def _mask(step: Step, query: str, key: str) -> tuple[str, str]:
         offset = part(step, step.shape_of(step.inputs[4]), 2, 3)
     if step.attribute("is_causal", 0):
         allowed = both(step, allowed, causal(step, query, key, offset))
+    for side, comparison, sign in (("left", "GreaterOrEqual", -1), ("right", "LessOrEqual", 1)):
+        if (reach := step.attribute(f"{side}_window_size", -1)) >= 0:
+            end = step.op("Add", offset, step.integer(sign * reach))
+            allowed = both(step, allowed, causal(step, query, key, end, comparison))
     return added, allowed
 
 

@@ -47,7 +47,10 @@ def clip(step: Step) -> Gradients:
             if step.has(i):
                 made = step.only(made, comparison, step.x(0), step.x(i))
         found[0] = made
-    for i, comparison in ((1, "Less"), (2, "Greater")):
-        if step.wants(i):
-            found[i] = step.sum_to(step.only(step.g, comparison, step.x(0), step.x(i)), i)
+    if step.wants(1):
+        below = step.only(step.g, "Less", step.x(0), step.x(1))
+        found[1] = step.sum_to(step.only(below, "LessOrEqual", step.x(1), step.x(2)) if step.has(2) else below, 1)
+    if step.wants(2):
+        raised = step.op("Max", step.x(0), step.x(1)) if step.has(1) else step.x(0)
+        found[2] = step.sum_to(step.only(step.g, "Greater", raised, step.x(2)), 2)
     return found

@@ -11,7 +11,7 @@ from onnx_inspect.graph.rules._rule import Gradients, rule
 from onnx_inspect.graph.rules._step import Step
 
 
-@rule("Floor", "Ceil", "Round", "Sign")
+@rule("Floor", "Ceil", "Round", "Sign", "Hardmax")
 def steps(step: Step) -> Gradients:
     """Flat wherever they have a derivative."""
     return {}
@@ -171,12 +171,14 @@ def _power_slope(step: Step) -> str:
 
 @rule("Mod")
 def remainder(step: Step) -> Gradients:
-    """``a - b trunc(a / b)``: 1 for a, ``-trunc(a / b)`` for b."""
+    """``a - b w``: 1 for a, ``-w`` for b, where w is a / b cut to a whole number (with fmod) or rounded down."""
     found = {}
     if step.wants(0):
         found[0] = step.sum_to(step.g, 0)
     if step.wants(1):
         share = step.op("Div", step.x(0), step.x(1))
-        whole = step.op("Mul", step.op("Sign", share), step.op("Floor", step.op("Abs", share)))
+        whole = step.op("Floor", share)
+        if step.attribute("fmod", 0):
+            whole = step.op("Mul", step.op("Sign", share), step.op("Floor", step.op("Abs", share)))
         found[1] = step.sum_to(step.op("Neg", step.op("Mul", step.g, whole)), 1)
     return found

@@ -42,6 +42,18 @@ def _scattered(step: Step, indices: str, axis: int) -> str:
     return step.op("ScatterElements", zeros, indices, step.g, axis=axis, reduction="add")
 
 
+@rule("Compress")
+def compress(step: Step) -> Gradients:
+    """Slices, or numbers of the flattened tensor, go back to where they were chosen."""
+    chosen = step.op("Squeeze", step.op("NonZero", step.inputs[1]), step.ints([0]))
+    source, shape = step.inputs[0], step.shape_of(step.inputs[0])
+    if step.attribute("axis") is not None:
+        rank = step.rank(source)
+        return {0: returned(step, step.g, chosen, step.axis(step.attribute("axis"), source), rank, shape)}
+    flat = step.op("Reshape", step.op("Size", source), step.ints([1]))
+    return {0: step.like(returned(step, step.g, chosen, 0, 1, flat), source)}
+
+
 @rule("GatherND")
 def gather_nd(step: Step) -> Gradients:
     """Slices are added up where they came from."""

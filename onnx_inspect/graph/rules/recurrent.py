@@ -192,18 +192,22 @@ def _picked(step: Step, name: str, k: int) -> str:
 
 
 def _functions(step: Step, usual: Sequence[str]) -> Iterator[Function]:
-    """The functions of each direction; alphas and betas belong to those that have one, in order."""
+    """The functions of each direction; alphas and betas belong to those that have one, in order.
+
+    What goes into them is clipped, but not the cell that an LSTM shows: onnxruntime does it so.
+    """
     alphas, betas = iter(step.attribute("activation_alpha", [])), iter(step.attribute("activation_beta", []))
     known = {name.lower(): name for name in (*ALPHAS, "Relu", "Tanh", "Sigmoid", "Softsign", "Softplus")}
     bound = step.attribute("clip", 0.0)
-    for text in step.attribute("activations") or usual:
+    for k, text in enumerate(step.attribute("activations") or usual):
         text = text.decode() if isinstance(text, bytes) else text
         name = known.get(text.lower(), "")
         if not name:
             raise step.fail(f"there is no rule for its function {text!r}")
         alpha = next(alphas, ALPHAS[name]) if name in ALPHAS else 0.0
         beta = next(betas, BETAS[name]) if name in BETAS else 0.0
-        yield _function(step, name, alpha, beta, bound)
+        shows = step.node.op_type == "LSTM" and k % 3 == 2
+        yield _function(step, name, alpha, beta, 0.0 if shows else bound)
 
 
 def _function(step: Step, name: str, alpha: float, beta: float, bound: float) -> Function:

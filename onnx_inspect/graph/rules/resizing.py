@@ -119,4 +119,5 @@ def depth_to_space(step: Step) -> Gradients:
 @rule("SpaceToDepth")
 def space_to_depth(step: Step) -> Gradients:
     """Channels go back to the blocks that they came from."""
-    return {0: step.op("DepthToSpace", step.g, blocksize=step.attribute("blocksize"))}
+    size = step.attribute("blocksize")
+    return {0: step.op("DepthToSpace", step.g, blocksize=size, mode=step.attribute("mode", "DCR"))}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from onnx_inspect.graph.input_shapes import fixed
 from onnx_inspect.graph.rules._rule import Gradients, rule
 from onnx_inspect.graph.rules._step import Step
-
-END = 2**31
 
 
 @rule("Concat")
@@ -39,21 +39,13 @@ def split(step: Step) -> Gradients:
 @rule("Slice")
 def cut(step: Step) -> Gradients:
     """The gradient is put back among zeros."""
-    rank = step.rank(step.inputs[0])
-    axes, strides = step.value(3), step.value(4)
-    if (step.has(3) and axes is None) or (step.has(4) and strides is None):
-        raise step.fail("its axes or steps are no constants")
+    rank, axes, strides = step.rank(step.inputs[0]), step.value(3), step.value(4)
     count = fixed(step.shape(step.inputs[1]))
-    if axes is None and count is None:
-        raise step.fail("nothing tells how many axes it cuts")
-    along = [int(a) % rank for a in axes] if axes is not None else list(range((count or (0,))[0]))
-    paces = [int(s) for s in strides] if strides is not None else [1] * len(along)
-    if all(pace == 1 for pace in paces):
-        return {0: _padded(step, along)}
-    gradient = step.g
-    for i, axis in enumerate(along):
-        gradient = _scattered(step, gradient, axis, i)
-    return {0: gradient}
+    if not step.has(3) and count is not None:
+        axes = np.arange(count[0])
+    if axes is None or (step.has(4) and (strides is None or any(strides != 1))):
+        return {0: _scattered(step)}
+    return {0: _padded(step, [int(a) % rank for a in axes])}
 
 
 def _padded(step: Step, axes: list[int]) -> str:
@@ -75,21 +67,15 @@ def _padded(step: Step, axes: list[int]) -> str:
     return step.op("Pad", step.g, step.op("Concat", begin, end, axis=0), "", step.ints(axes))
 
 
-def _scattered(step: Step, gradient: str, axis: int, i: int) -> str:
-    """Put a gradient back along one axis at the places that the slice took, whatever its steps."""
-    rank = step.rank(step.inputs[0])
-    length = step.op("Gather", step.shape_of(step.inputs[0]), step.ints([axis]))
-    places = step.op("Range", step.integer(0), step.op("Squeeze", length), step.integer(1))
-    bounds = [step.op("Slice", step.inputs[k], step.ints([i]), step.ints([i + 1])) for k in (1, 2, 4)]
-    taken = step.op("Slice", places, bounds[0], bounds[1], step.ints([0]), bounds[2])
-    view = [1] * rank
-    view[axis] = -1
-    shape = step.op("Shape", gradient)
-    indices = step.op("Expand", step.op("Reshape", taken, step.ints(view)), shape)
-    parts = [step.op("Slice", shape, step.ints([0]), step.ints([axis])), length]
-    parts.append(step.op("Slice", shape, step.ints([axis + 1]), step.ints([END])))
-    zeros = step.op("Expand", step.number(0), step.op("Concat", *parts, axis=0))
-    return step.op("ScatterElements", zeros, indices, gradient, axis=axis)
+def _scattered(step: Step) -> str:
+    """Put a gradient back at the places that the slice took, whatever its steps: the places are cut out like it."""
+    source, flat = step.inputs[0], step.ints([-1])
+    count = step.op("Size", source)
+    places = step.op("Range", step.integer(0), count, step.integer(1))
+    taken = step.op("Slice", step.like(places, source), *step.inputs[1:])
+    zeros = step.op("Expand", step.number(0), step.op("Reshape", count, flat))
+    parts = [step.op("Reshape", name, flat) for name in (taken, step.g)]
+    return step.like(step.op("ScatterElements", zeros, *parts, axis=0), source)
 
 
 def _length(step: Step, name: str, axis: int) -> int | str | None:

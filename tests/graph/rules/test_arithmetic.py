@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
 from onnx import helper
 
+from onnx_inspect.errors import LayerError
 from onnx_inspect.graph.gradient import gradient
 from onnx_inspect.graph.rules._rule import table
 from tests.conftest import make_model, run_plainly
@@ -69,6 +70,14 @@ def test_what_passes_unchanged_passes_the_gradient() -> None:
     for kind in ("Identity", "Dropout"):
         check([helper.make_node(kind, ["x"], ["y"])], {"x": x}, lambda x: x * 1)
     check([helper.make_node("Neg", ["x"], ["y"])], {"x": x}, torch.neg)
+
+
+def test_dropout_in_training_is_refused() -> None:
+    node = helper.make_node("Dropout", ["x", "ratio", "training"], ["y"], name="drop")
+    constants = {"ratio": np.float32(0.5), "training": np.array(True)}
+    model = make_model([node], {"x": (np.float32, [2, 3])}, ["y"], constants)
+    with pytest.raises(LayerError, match=r"'drop' \(Dropout\).*training mode"):
+        gradient(model, ["x"], "y")
 
 
 @pytest.mark.parametrize("half", [onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16])

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import helper
+from onnx.reference import ReferenceEvaluator
 
+from onnx_inspect.graph.gradient import gradient
 from onnx_inspect.graph.rules._rule import table
+from tests.conftest import make_model
 from tests.graph.rules.oracle import Arrays, check
 
 torch = pytest.importorskip("torch", reason="PyTorch's autograd is the oracle")
@@ -118,6 +121,26 @@ def test_padding_behind_the_keys_gets_nothing() -> None:
         **ALIKE,
     )
     np.testing.assert_array_equal(made["k"][0, :, 3:], 0)
+
+
+@pytest.mark.parametrize("reach", [(1, -1), (-1, 1), (1, 0), (0, 2)])
+def test_windows_around_a_query_hide_what_lies_outside(reach: tuple[int, int]) -> None:
+    inputs = drawn()
+    settings = {"left_window_size": reach[0], "right_window_size": reach[1]}
+    node = helper.make_node("Attention", list(inputs), ["y"], **settings)
+    places = np.arange(S) - np.arange(T)[:, None]
+    allowed = ((places >= -reach[0]) | (reach[0] < 0)) & ((places <= reach[1]) | (reach[1] < 0))
+    model = make_model([node], {n: (np.float32, v.shape) for n, v in inputs.items()}, ["y"], opset=25)
+    feeds = {n: v.astype(np.float32) for n, v in inputs.items()}
+    wrt = ["q", "k", "v"]
+    built = gradient(model, wrt, "y")
+    made = ReferenceEvaluator(built.proto).run(None, feeds | {"seed": np.ones((N, M, T, D), np.float32)})
+    leaves = [torch.tensor(v, requires_grad=True) for v in inputs.values()]
+    value = attended(*leaves, bias=bias_of(allowed))
+    value.sum().backward()
+    np.testing.assert_allclose(made[0], value.detach().numpy(), atol=1e-5)
+    for gradient_made, leaf in zip(made[1:], leaves, strict=True):
+        np.testing.assert_allclose(gradient_made, leaf.grad.numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", [0, 1, 2, 3])

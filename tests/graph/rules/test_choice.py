@@ -78,6 +78,12 @@ def test_bounds_get_what_they_cut_off() -> None:
     check([helper.make_node("Clip", ["x", "low", "high"], ["y"])], inputs, torch.clamp)
 
 
+def test_bounds_that_cross_leave_the_upper_one() -> None:
+    inputs = {"x": np.random.default_rng(0).normal(size=(3, 5)), "low": np.array(0.5), "high": np.array(-0.5)}
+    made = check([helper.make_node("Clip", ["x", "low", "high"], ["y"])], inputs, lambda x, a, b: x * 0 + a * 0 + b)
+    np.testing.assert_array_equal(made["x"], 0)
+
+
 def test_every_rule_of_the_file_is_tested() -> None:
     rules = {name for (_, name), rule in table().items() if rule.__module__.endswith(".choice")}
     assert rules == {"Max", "Min", "Where", "Clip"}

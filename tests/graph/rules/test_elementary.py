@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import helper
+from onnx.reference import ReferenceEvaluator
 
 from onnx_inspect.errors import LayerError
 from onnx_inspect.graph.gradient import gradient
@@ -36,7 +37,7 @@ CASES: dict[str, tuple[Any, float, float]] = {
     "Acosh": (torch.acosh, 1.2, 4),
     "Atanh": (torch.atanh, -0.9, 0.9),
 }
-FLAT = ("Floor", "Ceil", "Round", "Sign")
+FLAT = ("Floor", "Ceil", "Round", "Sign", "Hardmax")
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -87,9 +88,22 @@ def test_remainders_have_pytorchs_gradient() -> None:
     check([helper.make_node("Mod", ["x", "d"], ["y"], fmod=1)], inputs, torch.fmod)
 
 
+def test_remainders_rounded_down_have_pytorchs_gradient() -> None:
+    rng = np.random.default_rng(0)
+    x, d = rng.uniform(-5, 5, (2, 6)), rng.uniform(0.5, 2, (2, 6))
+    node = helper.make_node("Mod", ["x", "d"], ["y"])
+    model = make_model([node], {"x": (np.float64, [2, 6]), "d": (np.float64, [2, 6])}, ["y"])
+    built = gradient(model, ["x", "d"], "y")  # onnxruntime refuses it for real numbers, the standard does not
+    made = ReferenceEvaluator(built.proto).run(None, {"x": x, "d": d, "seed": np.ones((2, 6))})
+    leaves = [torch.tensor(v, requires_grad=True) for v in (x, d)]
+    torch.remainder(*leaves).sum().backward()
+    for value, leaf in zip(made[1:], leaves, strict=True):
+        np.testing.assert_allclose(value, leaf.grad.numpy(), rtol=1e-12)
+
+
 @pytest.mark.parametrize("kind", FLAT)
 def test_what_is_flat_is_named_in_the_error(kind: str) -> None:
-    model = make_model([helper.make_node(kind, ["x"], ["y"], name="step")], {"x": (np.float32, [2])}, ["y"])
+    model = make_model([helper.make_node(kind, ["x"], ["y"], name="step")], {"x": (np.float32, [2, 3])}, ["y"])
     with pytest.raises(LayerError, match=rf"zero everywhere at node 'step' \({kind}\), which is flat"):
         gradient(model, ["x"], "y")
 

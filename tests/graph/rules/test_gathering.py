@@ -95,6 +95,19 @@ def test_the_largest_get_their_gradients(largest: int, axis: int) -> None:
     )
 
 
+@pytest.mark.parametrize("axis", [None, 0, 1, -1])
+def test_what_was_chosen_goes_back(axis: int | None) -> None:
+    x = np.random.default_rng(0).normal(size=(3, 4))
+    chosen = np.array([True, False, True, *([False, True] if axis is None else [])])
+
+    def formula(x: Any) -> Any:
+        where = torch.tensor(np.flatnonzero(chosen))
+        return x.flatten()[where] if axis is None else x.index_select(axis, where)
+
+    node = helper.make_node("Compress", ["x", "c"], ["y"], **({} if axis is None else {"axis": axis}))
+    check([node], {"x": x}, formula, constants={"c": chosen})
+
+
 def test_every_rule_of_the_file_is_tested() -> None:
     rules = {name for (_, name), rule in table().items() if rule.__module__.endswith(".gathering")}
-    assert rules == {"Gather", "GatherElements", "GatherND", "TopK"}
+    assert rules == {"Gather", "GatherElements", "GatherND", "TopK", "Compress"}

@@ -112,6 +112,20 @@ def test_where_a_cut_starts_may_be_known_only_when_the_model_runs() -> None:
         np.testing.assert_array_equal(made, expected)
 
 
+def test_which_axes_are_cut_may_be_known_only_when_the_model_runs() -> None:
+    nodes = [helper.make_node("Slice", ["x", "starts", "ends", "axes", "steps"], ["y"])]
+    shapes = {n: (np.int64, [1]) for n in ("starts", "ends", "axes", "steps")}
+    built = gradient(make_model(nodes, {"x": (np.float32, [3, 5])} | shapes, ["y"]), ["x"], "y")
+    for where, axis in ((slice(1, 3, 1), 1), (slice(4, 0, -2), 1), (slice(0, 3, 2), 0)):
+        x = np.ones((3, 5), np.float32)
+        values = {"starts": where.start, "ends": where.stop, "axes": axis, "steps": where.step}
+        cut = (slice(None), where) if axis else (where,)
+        expected = np.zeros((3, 5))
+        expected[cut] = 1
+        feeds = {"x": x, "seed": np.ones_like(x[cut])} | {n: np.array([v]) for n, v in values.items()}
+        np.testing.assert_array_equal(run_plainly(built, feeds, ["x__gradient"])["x__gradient"], expected)
+
+
 def test_every_rule_of_the_file_is_tested() -> None:
     rules = {name for (_, name), rule in table().items() if rule.__module__.endswith(".slicing")}
     assert rules == {"Concat", "Split", "Slice"}
