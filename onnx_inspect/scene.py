@@ -19,6 +19,7 @@ from onnx_inspect.forms import cells_of, present, present_input, restore, restor
 from onnx_inspect.graph import classifier as classifiers
 from onnx_inspect.graph.batch import batch_axes
 from onnx_inspect.graph.bind import bind
+from onnx_inspect.graph.dependence import descendants
 from onnx_inspect.graph.linear import LinearHead
 from onnx_inspect.graph.model import Layer, Model
 from onnx_inspect.graph.spatial import Candidate, Spatial, candidates, spatial
@@ -31,6 +32,7 @@ from onnx_inspect.targets import Context, Fixed, Floats, Target, matrix, suggest
 TRIALS = 12  # layers that are tried until one is found that the target hangs on
 LEAST = 0.05  # of the target's score: what a layer must move to count as deciding it
 ROWS_BUDGET = 16 * 2**20  # bytes of variants, and of what the model says of them, that exist at one time
+WEIGHED = ("Conv", "QLinearConv", "ConvInteger", "ConvTranspose", "Gemm", "MatMul")
 Memory = dict[bytes, Floats]  # scores of blocks of variants, by the digest of what was run
 
 
@@ -133,6 +135,7 @@ class Scene:
             score_activations=self._score_activations,
             logits=not none and bool(self.fixed.squash),
             independent=not none and self.fixed.squash == "sigmoid",
+            finer=self._finer,
             readings={} if none else self.fixed.readings,
             weights=self._weights,
             score_pooled=self._score_pooled,
@@ -166,6 +169,14 @@ class Scene:
         if self.layer is None or self.form is None:
             return np.zeros((self.batch.n, 0, 1, 1), np.float32)
         return present(self.captured[self.layer.output.name], self.form)
+
+    def _finer(self) -> tuple[Maps, ...]:
+        """The last activations of each finer resolution before the layer, from coarse to fine."""
+        if self.layer is None or self.form is None:
+            return ()
+        layers = _finer_layers(self.context, self.layer, self.form)
+        found = self.sections.others(self.batch, [la.output.name for la, _ in layers]) if layers else {}
+        return tuple(present(found[la.output.name], form) for la, form in layers)
 
     def _score_inputs(self, rows: Rows, of: Index) -> Floats:
         own = {i.name for i in self.whole.model.inputs}
@@ -372,6 +383,23 @@ def _other_layers(context: Context, tensors: tuple[str, ...]) -> list[tuple[Laye
         if layer.output.name in common and layer.output.is_float:
             last[form.grid] = layer, form
     return sorted(last.values(), key=lambda found: found[1].cells)
+
+
+def _finer_layers(context: Context, layer: Layer, form: Spatial) -> list[tuple[Layer, Spatial]]:
+    """The last maps of each finer resolution that a layer is made of, from coarse to fine, behind the first weights."""
+    model = context.model
+    before = ancestors(model, [layer.output.name]) - {layer.output.name}
+    learnt = next((la.output.name for la in model.layers if la.op_type in WEIGHED and la.output.name in before), None)
+    below = descendants(model, learnt) if learnt is not None else set()
+    readings = spatial(model, context.shapes)
+    found = [(layer, form)]
+    for one in reversed([la for la in model.layers if la.output.name in before & below]):
+        own = readings.get(one.output.name)
+        if own is None or own.form in ("flat", "windows") or len(own.grid) != len(form.grid) or one.op_type == "Pad":
+            continue
+        if one.output.is_float and own.cells >= 2 * found[-1][1].cells:
+            found.append((one, own))
+    return found[1:]
 
 
 def _given_layer(context: Context, tensors: tuple[str, ...], layer: str | Layer) -> tuple[Layer, Spatial]:

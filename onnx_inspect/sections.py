@@ -171,6 +171,9 @@ class Sections:
         known = {name: part.tensor(name) for name in self.shapes if name in part.producers}
         found = {n: replace(s, shape=(None,) * len(self.shapes[n])) for n, s in known.items() if s.shape is None}
         return replace(part, tensors={**part.tensors, **found}) if found else part
+    def others(self, batch: Batch, names: Sequence[str]) -> Arrays:
+        """Other tensors for the inputs as they are, (N, ...)."""
+        return self._keep("others", batch, lambda: self._others(batch, names))
 
     def linear_head(self, scores: str, cells: int) -> LinearHead:
         """What follows the layer, where that is pooling and a linear map to the class scores; read once.
@@ -190,6 +193,10 @@ class Sections:
             return samples_first(self.whole, self._on_inputs(self.whole, batch, self.tensors), batch.n)
         captured = self.capture(batch)
         return samples_first(self.head, {name: captured[name] for name in self.tensors}, batch.n)
+
+    def _others(self, batch: Batch, names: Sequence[str]) -> Arrays:
+        engine = self.make_engine(self._from_inputs(names))
+        return samples_first(engine, run(engine, batch.arrays, names), batch.n)
 
     def _on_inputs(self, engine: Engine, batch: Batch, names: Sequence[str]) -> Arrays:
         """Run the inputs as they are, apart from what their variants cost."""

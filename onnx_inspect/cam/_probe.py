@@ -110,6 +110,8 @@ class Probe:
         tail, its gradient and that one's gradient.
     input_gradients : callable
         Gradients of variants' scores by the variants themselves, (B, C, H, W): a run of the model and its gradient.
+    finer : callable
+        Gives the last activations of each finer resolution before the layer, (N, K, h, w) each, from coarse to fine.
     readings : mapping
         Columns of the scores that read the target in another way, by its name; the same for every input.
     guided_gradients : callable
@@ -141,6 +143,7 @@ class Probe:
     layer_gradients: LayerGradients = no_gradients
     layer_curvature: LayerGradients = no_gradients
     input_gradients: InputGradients = no_gradients
+    finer: Callable[[], tuple[Maps, ...]] = tuple
     readings: Mapping[str, int] = field(default_factory=dict)
     guided_gradients: InputGradients = no_gradients
     bias_shares: BiasShares = no_gradients

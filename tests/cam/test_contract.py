@@ -17,7 +17,7 @@ METHODS = discover.names("onnx_inspect.cam")
 MODULES = {name: discover.load("onnx_inspect.cam", name) for name in METHODS}
 ON_LAYERS = [name for name, module in MODULES.items() if getattr(module, "USES_LAYER", True)]
 BLACK_BOX = [name for name in METHODS if name not in ON_LAYERS]
-CLASSES, CHANNELS, GRID, SIZE = 4, 6, (3, 5), (9, 20)
+CLASSES, CHANNELS, GRID, FINER, SIZE = 4, 6, (3, 5), (5, 11), (9, 20)
 
 
 def fake(count: int = 2, seed: int = 0, block: int = 7, activations: NDArray[np.float32] | None = None) -> Probe:
@@ -28,6 +28,9 @@ def fake(count: int = 2, seed: int = 0, block: int = 7, activations: NDArray[np.
     head = rng.normal(size=(CLASSES, CHANNELS)).astype(np.float32)
     drawn = (rng.uniform(0, 1, (count, CHANNELS, *GRID)) ** 4).astype(np.float32)  # some positions strong
     maps = drawn if activations is None else activations
+    finer = (rng.uniform(0, 1, (count, 4, *FINER)) ** 4).astype(np.float32)
+    if activations is not None:  # as constant as those given
+        finer = np.broadcast_to(activations[:, :4].mean(axis=(2, 3), keepdims=True), finer.shape).copy()
     classes = np.arange(count) % CLASSES
 
     def in_blocks(rows: Rows, of: Index, score: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -48,6 +51,7 @@ def fake(count: int = 2, seed: int = 0, block: int = 7, activations: NDArray[np.
         weights=lambda tolerance: head[classes],
         layer_gradients=lambda: np.broadcast_to(head[classes][:, :, None, None] / np.prod(GRID), maps.shape),
         input_gradients=lambda rows, of: slopes(rows, of, (head @ mix)[classes]),
+        finer=lambda: (finer,),
         readings={"detection": 1},
         layer_curvature=lambda: 0.01 * maps,
         guided_gradients=lambda rows, of: np.abs(slopes(rows, of, (head @ mix)[classes])),
@@ -79,7 +83,10 @@ def level(values: NDArray[np.float32]) -> bool:
 @pytest.mark.parametrize("method", METHODS)
 def test_maps_have_the_declared_resolution_and_are_finite(method: str) -> None:
     values = run(method, fake(3))
-    assert values.shape == (3, *{"layer": GRID, "input": SIZE}[getattr(MODULES[method], "RESOLUTION", "layer")])
+    assert values.shape == (
+        3,
+        *{"layer": GRID, "finest": FINER, "input": SIZE}[getattr(MODULES[method], "RESOLUTION", "layer")],
+    )
     assert values.dtype == np.float32
     assert np.isfinite(values).all()
     assert not is_flat(values[0])
@@ -134,6 +141,7 @@ def test_inputs_do_not_see_each_other(method: str, budget: int | None) -> None:
         weights=lambda tolerance: swapped_probe.weights(tolerance)[:1],
         layer_gradients=lambda: swapped_probe.layer_gradients()[:1],
         layer_curvature=lambda: swapped_probe.layer_curvature()[:1],
+        finer=lambda: tuple(maps[:1] for maps in swapped_probe.finer()),
     )
     np.testing.assert_allclose(run(method, first)[0], both[0], rtol=1e-4, atol=1e-6)
 
