@@ -44,17 +44,23 @@ class Layers:
         steps: list[Step] = []
         made: dict[tuple[int, int], str] = {(id(t), t._version): name for name, t in given.items()}
         kept: list[Any] = list(given.values())  # as long as a tensor lives nothing else has its id
+        read: dict[str, list[str]] = {}
+
+        def before(path: str) -> Callable[[Any, Any], None]:
+            def note(_module: Any, arguments: Any) -> None:  # before it works in place
+                read[path] = [made[key] for t in leaves(arguments) if (key := (id(t), t._version)) in made]
+
+            return note
 
         def hook(path: str) -> Callable[[Any, Any, Any], None]:
-            def keep(module: Any, arguments: Any, result: Any) -> None:
-                sources = [made[key] for t in leaves(arguments) if (key := (id(t), t._version)) in made]
+            def keep(module: Any, _arguments: Any, result: Any) -> None:
                 for tensor in leaves(result):
                     number = sum(step.name.split("#")[0] == path for step in steps)
                     name = f"{path}#{number}" if number else path
                     key = (id(tensor), tensor._version)
                     passed = made.get(key)  # a container gives what its last part gave
                     kind = OPERATORS.get(type(module).__name__, type(module).__name__)
-                    reads = (passed,) if passed is not None else tuple(dict.fromkeys(sources))
+                    reads = (passed,) if passed is not None else tuple(dict.fromkeys(read[path]))
                     steps.append(Step(name, "Identity" if passed is not None else kind, reads))
                     values[name] = _numpy(tensor)
                     made.setdefault(key, name)
@@ -65,6 +71,7 @@ class Layers:
         with ExitStack() as stack, still(self.network), torch.no_grad():
             for path, module in self.network.named_modules():
                 if path:
+                    stack.callback(module.register_forward_pre_hook(before(path)).remove)
                     stack.callback(module.register_forward_hook(hook(path)).remove)
             result = call(self.network, given)
         outputs: dict[str, NDArray[Any]] = {}

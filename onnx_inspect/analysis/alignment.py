@@ -23,6 +23,7 @@ OVERRULE = 3.0  # the same, where the graph speaks against it
 EVIDENCE = 1.5  # digits, or their worth in neighbours, that a match needs
 LEAD = 0.45  # of the best over the next best, where neighbours decide
 ABSORBED = 0.5  # digits by which a quantised form must be closer than what it is made of, to be more than a form
+ONLY = 1.5  # times the worth of a past or a future that only one class of each model has
 # What other evidence is worth, in digits of closeness
 SAME_PAST, SAME_FUTURE, NEIGHBOURS, SAME_KIND, SAME_WEIGHTS = 1.0, 1.0, 1.0, 0.5, 1.0
 
@@ -227,7 +228,7 @@ class _Work:
 
     def _evidence(self) -> Floats:
         """Digits of closeness, and what else speaks for each pair; 0 where nothing can be said, or it is matched."""
-        graph = self.past * SAME_PAST + self.future * SAME_FUTURE
+        graph = _telling(self.past) * SAME_PAST + _telling(self.future) * SAME_FUTURE
         graph = graph + (self.makers_agree + self.readers_agree) * NEIGHBOURS + self.weights * SAME_WEIGHTS
         speaks = self.sizes & ((self.close > 0) | (self.kinds & (graph >= EVIDENCE)))
         return self._open(np.where(speaks, self.close + graph + self.kinds * SAME_KIND, 0))
@@ -282,6 +283,12 @@ def _leads(scores: Floats) -> tuple[NDArray[np.intp], Floats]:
         return best, scores[:, 0]
     top = np.partition(scores, -2, axis=1)
     return best, top[:, -1] - top[:, -2]
+
+
+def _telling(same: NDArray[np.bool_]) -> Floats:
+    """What equality is worth: half as much again where nothing else in either model is equal to the two."""
+    alone = (same.sum(axis=0, keepdims=True) == 1) & (same.sum(axis=1, keepdims=True) == 1)
+    return same * np.where(alone, ONLY, 1.0)
 
 
 def _equal(a: Sequence[Any], b: Sequence[Any]) -> NDArray[np.bool_]:

@@ -40,7 +40,8 @@ class Course:
                 continue
             if self._only(before):
                 self.kinds[number], self.sources[number] = self.kinds[before], self.sources[before]
-                self.kinds[before] = found[before].kind
+                # Its bias makes a product whole, however it was added; what comes before a Relu is one step, too.
+                self.kinds[before] = found[before].kind if tied.kind in SCALINGS else f"{self.kinds[before]}, before"
                 self.ends |= {k: number for k, end in self.ends.items() if end == before} | {before: number}
             elif tied.kind in FORMS:
                 self.through[number] = self.through.get(before, before)

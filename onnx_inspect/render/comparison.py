@@ -179,7 +179,8 @@ def _lines(view: ComparisonView, width: float) -> style.Lines:
 
 def _width(view: ComparisonView) -> float:
     plot = SCALE + PLOT[1] * len(view.found.matched) + 2 * MARGIN
-    return float(np.clip(plot, *WIDTH))
+    widest = max((_closeup_width(one) + 2 * MARGIN for one in view.closeups), default=0.0)
+    return float(np.clip(max(plot, widest), *WIDTH))
 
 
 def _shown(pairs: Sequence[Pair]) -> list[int]:
