@@ -171,6 +171,7 @@ class Sections:
         known = {name: part.tensor(name) for name in self.shapes if name in part.producers}
         found = {n: replace(s, shape=(None,) * len(self.shapes[n])) for n, s in known.items() if s.shape is None}
         return replace(part, tensors={**part.tensors, **found}) if found else part
+
     def others(self, batch: Batch, names: Sequence[str]) -> Arrays:
         """Other tensors for the inputs as they are, (N, ...)."""
         return self._keep("others", batch, lambda: self._others(batch, names))
