@@ -288,7 +288,7 @@ def _leads(scores: Floats) -> tuple[NDArray[np.intp], Floats]:
 def _telling(same: NDArray[np.bool_]) -> Floats:
     """What equality is worth: half as much again where nothing else in either model is equal to the two."""
     alone = (same.sum(axis=0, keepdims=True) == 1) & (same.sum(axis=1, keepdims=True) == 1)
-    return same * np.where(alone, ONLY, 1.0)
+    return np.asarray(same * np.where(alone, ONLY, 1.0), np.float64)
 
 
 def _equal(a: Sequence[Any], b: Sequence[Any]) -> NDArray[np.bool_]:
