@@ -56,7 +56,7 @@ def command(
     out: Path | None,
     settings: Settings,
 ) -> None:
-    r"""Draw the parts of pictures that excite each channel of a layer of MODEL most, over all of DATASET.
+    """Draw the parts of pictures that excite each channel of a layer of MODEL most, over all of DATASET.
 
     Each crop is what the position that answered can see: its receptive field, computed from the graph. Beside stand
     the channel's classes, how selective it is for them, and which channels are dead or say the same. DATASET is a

@@ -12,9 +12,18 @@ import onnxruntime as ort
 import pytest
 from PIL import Image
 
+from onnx_inspect import discover
+
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 INPUTS = FIXTURES / "inputs"
 Run = Callable[..., Any]
+
+
+@pytest.mark.parametrize("name", [name for name in discover.names("onnx_inspect.cli") if name != "app"])
+def test_help_shows_an_example_on_lines_of_its_own(run: Run, name: str) -> None:
+    text = run(name, "--help").out
+    assert "\\b" not in text  # click's mark for "don't wrap", which a raw docstring would print
+    assert "\n  Example:  onnx-inspect " in text
 
 
 def test_predict_json_ranks_classes_with_their_labels_and_probabilities(run: Run) -> None:
