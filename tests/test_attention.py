@@ -232,6 +232,32 @@ def test_patches_in_another_order_keep_their_places(make: Callable[..., Model]) 
     assert found.cells[0].tolist() == order.tolist()
 
 
+def test_windows_that_padding_fills_up_leave_it_out(make: Callable[..., Model]) -> None:
+    nodes = [  # a plane of 3x5 in windows of 2x2: one row and one column of padding
+        cut("Reshape", "x plane", "p"),
+        cut("Shape", "p", "s"),
+        cut("Gather", "s axes", "have", axis=0),
+        cut("Mod", "have two", "over"),
+        cut("Concat", "five over one", "pads", axis=0),  # nothing before any axis, what is missing after two of them
+        cut("Pad", "p pads", "padded"),
+        cut("Reshape", "padded apart", "a"),
+        cut("Transpose", "a", "b", perm=[0, 1, 3, 2, 4, 5]),
+        cut("Reshape", "b joined", "t"),
+    ]
+    constants = {
+        **{"plane": [0, 3, 5, 8], "axes": [1, 2], "two": np.int64(2), "five": [0] * 5, "one": [0]},
+        **{"apart": [1, 2, 2, 3, 2, 8], "joined": [6, 4, 8]},
+    }
+    model = make(nodes, {"x": ("float32", [1, 3, 5, 8])}, ["t"], constants)
+    axes = Lineage(model, bind(model)).of("t")
+    found = place([axes[0]], axes[1], model)
+    assert found is not None
+    plane = np.pad(np.arange(15).reshape(3, 5), ((0, 1), (0, 1)), constant_values=-1)
+    assert found.grid == (3, 5)
+    assert np.array_equal(found.cells, plane.reshape(2, 2, 3, 2).transpose(0, 2, 1, 3).reshape(6, 4))
+    assert found.names == ()
+
+
 def test_dropped_patches_leave_no_grid(make: Callable[..., Model]) -> None:
     nodes = [*PATCHES, cut("MatMul", "c w", "p"), cut("Gather", "p order", "t", axis=1)]
     assert tokens(make, nodes, PLANE, CUT | {"order": [0, 3, 7, 14]}) is None

@@ -44,7 +44,7 @@ def combinations() -> list[Any]:
             *one, marks=() if one[0] in QUICK.get(one[1:], ()) else pytest.mark.slow, id=" ".join(map(str, one))
         )
         for one in every
-        if not ("grouped" in one[0] and "SDPA" in one[0] and one[1] == "legacy")  # the legacy exporter doesn't have it
+        if one[1] in CASES[one[0]].exporters
     ]
 
 
