@@ -17,17 +17,12 @@ from onnx_inspect.graph.constants import attribute, evaluate, read
 from onnx_inspect.graph.dependence import SHAPE_READERS, dependent
 from onnx_inspect.graph.factors import RANK, Axes, Axis, Base, Factor, born, joined, kind, picked, reshaped, size
 from onnx_inspect.graph.model import Model, dtype_name
+from onnx_inspect.graph.products import PRODUCTS, product_letters
 from onnx_inspect.graph.shapes import SMALL
 
 Shapes = Mapping[str, tuple[int, ...]]
 DEEPEST = 200  # nodes that the numbers of one shape are followed back through
 
-# Operators that multiply by a matrix: positions of both factors.
-PRODUCTS = {
-    **dict.fromkeys(("MatMul", "MatMulInteger", "FusedMatMul", "TransposeMatMul", "MatMulIntegerToFloat"), (0, 1)),
-    **dict.fromkeys(("Gemm", "FusedGemm", "DynamicQuantizeMatMul", "MatMulNBits"), (0, 1)),
-    **dict.fromkeys(("QLinearMatMul", "QGemm"), (0, 3)),
-}
 WINDOWED = {  # operators over a window of positions, channels first
     *("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "FusedConv", "MaxPool", "AveragePool", "LpPool"),
     *("Resize", "Upsample", "GlobalAveragePool", "GlobalMaxPool", "QLinearAveragePool", "QLinearGlobalAveragePool"),
@@ -344,7 +339,7 @@ def _embedding(lineage: Lineage, node: onnx.NodeProto, name: str) -> Axes | None
 
 def _product(lineage: Lineage, node: onnx.NodeProto, name: str) -> Axes | None:
     """Axes of operands go on under their letters; what only weights bring along is new channels."""
-    found = product_letters(node, lineage)
+    found = product_letters(node, lineage.shape)
     if found is None or len(found[2][-1]) != len(lineage.shapes[name]):
         return None
     names, terms = found[0], found[2]
@@ -359,49 +354,6 @@ def _product(lineage: Lineage, node: onnx.NodeProto, name: str) -> Axes | None:
         fits = best is not None and size(best) == lineage.shapes[name][i]
         result.append(best if best is not None and fits else lineage.channels(name, i))
     return tuple(result)
-
-
-Operands = tuple[list[str], list[int], list[str]]
-
-
-def product_letters(node: onnx.NodeProto, lineage: Lineage) -> Operands | None:
-    """Read a product of tensors as an Einsum writes it.
-
-    Returns
-    -------
-    names : list of str
-        Its operands.
-    ranks : list of int
-        Their numbers of axes.
-    letters : list of str
-        One letter for each axis of each operand, then of the result.
-    """
-    if node.op_type == "Einsum":
-        equation = str(attribute(node, "equation", "")).replace(" ", "")
-        if "->" not in equation or "." in equation:
-            return None
-        left, right = equation.split("->")
-        return list(node.input), [len(t) for t in left.split(",")], [*left.split(","), right]
-    names = [node.input[i] for i in PRODUCTS[node.op_type]]
-    shapes = [lineage.shape(n) for n in names]
-    if node.op_type == "MatMulNBits" and shapes[0] is not None:
-        shapes[1] = (0, 0)  # its weights are packed
-    if shapes[0] is None or shapes[1] is None or not shapes[0] or not shapes[1]:
-        return None
-    ranks = [len(shapes[0]), len(shapes[1])]
-    lead = "abcdefghij"[: max(*ranks, 2) - 2]
-    a = _operand(node, lead, ranks[0], "mx", "A")
-    b = _operand(node, lead, ranks[1], "xn", "B")
-    return names, ranks, [a, b, lead + ("m" if ranks[0] > 1 else "") + ("n" if ranks[1] > 1 else "")]
-
-
-def _operand(node: onnx.NodeProto, lead: str, rank: int, matrix: str, side: str) -> str:
-    """Letters of a factor; FusedMatMul may take it with its axes turned around."""
-    if rank == 1:
-        return "x"
-    matrix = matrix[::-1] if attribute(node, f"trans{side}", 0) else matrix
-    own = lead[len(lead) - rank + 2 :]
-    return matrix[0] + own + matrix[1] if attribute(node, f"transBatch{side}", 0) else own + matrix
 
 
 RULES: dict[str, Rule] = {

@@ -9,7 +9,8 @@ import onnx
 from onnx_inspect.graph.attention._recipe import EXACT, QUANTISED, Sketch, tolerance_of
 from onnx_inspect.graph.constants import attribute
 from onnx_inspect.graph.factors import Axes, Axis
-from onnx_inspect.graph.lineage import PRODUCTS, Lineage, product_letters
+from onnx_inspect.graph.lineage import Lineage
+from onnx_inspect.graph.products import PRODUCTS, product_letters
 
 Letters = tuple[str, str, str]
 
@@ -52,7 +53,7 @@ def product(node: onnx.NodeProto, lineage: Lineage) -> Product | None:
     """Read a node as a product of two tensors; None where it is none, or shapes are unknown."""
     if node.op_type != "Einsum" and (node.op_type not in PRODUCTS or node.op_type == "MatMulNBits"):
         return None
-    found = product_letters(node, lineage)
+    found = product_letters(node, lineage.shape)
     if found is None or len(found[0]) != 2 or any(len(set(t)) < len(t) for t in found[2]):
         return None
     names, ranks, letters = found
