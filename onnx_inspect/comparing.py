@@ -83,7 +83,7 @@ def compare(
         limits=limits,
         offence=offence(outputs, matched, limits),
         provider=b.provider,
-        notes=notes,
+        notes=(*notes, *dict.fromkeys(m.note for m in measured if m.note)),
     )
 
 

@@ -66,12 +66,14 @@ class FrameworkSubject:
         Arrays by input name, in the order of the network's inputs, to a Trace.
     batch : Batch
         Of the model that it is compared with; inputs go by their order.
+    block : int
+        As of :class:`~onnx_inspect.subjects.ModelSubject`.
     """
 
     digest = ""
 
-    def __init__(self, source: str, run: Callable[[Arrays], Trace], batch: Batch) -> None:
-        self.source, self.run, self.batch = source, run, batch
+    def __init__(self, source: str, run: Callable[[Arrays], Trace], batch: Batch, *, block: int = 1) -> None:
+        self.source, self.run, self.batch, self.block = source, run, batch, block
         self._last: tuple[int, Trace] | None = None
 
     @property
@@ -109,11 +111,12 @@ class FrameworkSubject:
     def answers(self) -> Arrays:
         """The network's outputs for all samples, (N, ...)."""
         every = [self._trace(index).outputs for index in range(self.count)]
-        return {name: np.concatenate([one[name] for one in every]) for name in every[0]}
+        return {name: np.concatenate([one[name][: len(one[name]) // self.block] for one in every]) for name in every[0]}
 
     def _feeds(self, index: int) -> Arrays:
         shared, arrays = self.batch.shared, self.batch.arrays
-        return {name: array if name in shared else array[index : index + 1] for name, array in arrays.items()}
+        one = {name: array if name in shared else array[index : index + 1] for name, array in arrays.items()}
+        return {n: a if n in shared else np.repeat(a, self.block, axis=0) for n, a in one.items()}
 
     def _trace(self, index: int) -> Trace:
         if self._last is None or self._last[0] != index:

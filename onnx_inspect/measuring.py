@@ -14,6 +14,7 @@ from onnx_inspect.analysis.differences import Difference, Differences, Tolerance
 from onnx_inspect.analysis.fingerprints import Fingerprint
 from onnx_inspect.analysis.ties import MOVING
 from onnx_inspect.engine import Engine
+from onnx_inspect.errors import InputError, ModelError, RunError
 from onnx_inspect.graph.model import Model
 from onnx_inspect.graph.points import INPUT
 from onnx_inspect.graph.segments import MADE, segments
@@ -204,6 +205,8 @@ class _Part:
     def _found(self, spot: Spot) -> Measured:
         own = self.own[spot.b]
         shape, note = self.shapes.get(spot.b, ()), self.notes.get(spot.b, "")
+        if self.segment.refused and not own.inputs and not note:
+            note = f"its own error is unknown, for the part can't be run alone: {self.segment.refused[:160]}"
         return Measured(spot, self.sums[spot.b].found(), own.found() if own.inputs else None, shape, note)
 
 
@@ -226,6 +229,11 @@ class Segments:
         B's tensors to be made.
     cuts : mapping of B's tensor to Spot
         Where A's values go in.
+
+    Attributes
+    ----------
+    refused : str
+        Why the runtime couldn't run the parts by themselves; "" where it could.
     """
 
     def __init__(
@@ -236,7 +244,7 @@ class Segments:
         prints: Mapping[str, Fingerprint],
         make_engine: Callable[[Model], Engine],
     ) -> None:
-        self.b, self.prints = b, prints
+        self.b, self.prints, self.refused = b, prints, ""
         made = [name for name in wanted if name in b.model.producers]
         dtypes = {name: prints[name].dtype for name in cuts}
         self.engine = make_engine(segments(b.model, cuts, made, dtypes)) if made else None
@@ -261,7 +269,12 @@ class Segments:
             if name not in instead and of_a[spot.a].size != form.size:
                 return {}
             feeds[name] = instead[name] if name in instead else exchange.to_b(spot, of_a[spot.a], form)
-        return {name.removesuffix(MADE): value for name, value in self.engine.run(feeds).items()}
+        try:
+            made = self.engine.run(feeds)
+        except (InputError, ModelError, RunError) as error:  # a part may insist on a batch, or on what it isn't fed
+            self.refused = str(error)
+            return {}
+        return {name.removesuffix(MADE): value for name, value in made.items()}
 
 
 def _feedable(spot: Spot, b: ModelSubject, prints: Mapping[str, Fingerprint], exchange: Exchange) -> bool:

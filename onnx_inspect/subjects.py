@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from onnx_inspect.analysis.alignment import Side
 from onnx_inspect.analysis.fingerprints import Fingerprint, joined, sketch
 from onnx_inspect.engine import Engine
+from onnx_inspect.feeds import filled
+from onnx_inspect.graph.batch import batch_axes, fixed_batch
 from onnx_inspect.graph.bind import bind
 from onnx_inspect.graph.memory import tensor_bytes
 from onnx_inspect.graph.model import Model
@@ -81,6 +83,8 @@ class ModelSubject:
         Makes exact engines, which the layers are looked at with.
     deploy : callable, optional
         Makes engines that run as users do, for the outputs.
+    block : int
+        Samples that each run takes, all of them the one that is looked at; see :func:`block_of`.
     budget : int
         Bytes of tensors that are captured together.
     """
@@ -92,9 +96,11 @@ class ModelSubject:
         make_engine: Callable[[Model], Engine],
         *,
         deploy: Callable[[Model], Engine] | None = None,
+        block: int = 1,
         budget: int = BUDGET,
     ) -> None:
         self.model, self.batch, self.make_engine, self.budget = model, batch, make_engine, budget
+        self.block = block
         self.plain = (deploy or make_engine)(model)
         self._engine: tuple[frozenset[str], Engine] | None = None
 
@@ -153,10 +159,9 @@ class ModelSubject:
 
     def feeds(self, index: int) -> Arrays:
         """What the model is fed for one sample."""
-        return {
-            name: array if name in self.batch.shared else array[index : index + 1]
-            for name, array in self.batch.arrays.items()
-        }
+        shared = self.batch.shared
+        one = {n: array if n in shared else array[index : index + 1] for n, array in self.batch.arrays.items()}
+        return filled(one, batch_axes(self.model), self.block) if self.block > 1 else one
 
     def parts(self, names: Iterable[str]) -> list[list[str]]:
         """Groups of tensors, in order, each within the budget unless it is a single one."""
@@ -187,6 +192,11 @@ class ModelSubject:
             part = next((part for part in whole if set(part).issuperset(names)), list(names))
             self._engine = frozenset(part), self.make_engine(expose(self.model, part))
         return self._engine[1]
+
+
+def block_of(*models: Model) -> int:
+    """Samples that a run of any of these takes: more than one where a model's batch is fixed at more."""
+    return max(fixed_batch(model) or 1 for model in models)
 
 
 def fingerprints(subject: Subject) -> dict[str, Fingerprint]:

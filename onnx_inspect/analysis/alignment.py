@@ -25,7 +25,7 @@ LEAD = 0.45  # of the best over the next best, where neighbours decide
 ABSORBED = 0.5  # digits by which a quantised form must be closer than what it is made of, to be more than a form
 ONLY = 1.5  # times the worth of a past or a future that only one class of each model has
 # What other evidence is worth, in digits of closeness
-SAME_PAST, SAME_FUTURE, NEIGHBOURS, SAME_KIND, SAME_WEIGHTS = 1.0, 1.0, 1.0, 0.5, 1.0
+SAME_PAST, SAME_FUTURE, NEIGHBOURS, SAME_KIND, SAME_OPERATOR, SAME_WEIGHTS = 1.0, 1.0, 1.0, 0.5, 0.5, 1.0
 
 
 def align(a: Side, b: Side, given: Sequence[tuple[str, str]] = ()) -> Alignment:
@@ -67,7 +67,8 @@ class _Work:
         course_b = Course(b.points, b.prints, b.outputs, self.of_b)
         self.past = _equal(course_a.pasts(), course_b.pasts())
         self.future = _equal(course_a.futures(), course_b.futures())
-        self.kinds = _equal(course_a.kinds, course_b.kinds)
+        self.kinds = _equal(course_a.kinds, course_b.kinds)  # of whole steps
+        self.operators = _equal([tied.kind for tied in self.of_a], [tied.kind for tied in self.of_b])
         self.weights = _same_weights(a, b, self.of_a, self.of_b)
         self.sources = course_a.sources, course_b.sources
         self.readers = readers(course_a.sources), readers(course_b.sources)
@@ -231,7 +232,8 @@ class _Work:
         graph = _telling(self.past) * SAME_PAST + _telling(self.future) * SAME_FUTURE
         graph = graph + (self.makers_agree + self.readers_agree) * NEIGHBOURS + self.weights * SAME_WEIGHTS
         speaks = self.sizes & ((self.close > 0) | (self.kinds & (graph >= EVIDENCE)))
-        return self._open(np.where(speaks, self.close + graph + self.kinds * SAME_KIND, 0))
+        kinds = self.kinds * SAME_KIND + self.operators * SAME_OPERATOR
+        return self._open(np.where(speaks, self.close + graph + kinds, 0))
 
     def _open(self, scores: Floats) -> Floats:
         """Scores of what is not matched yet; 0 elsewhere."""
@@ -288,7 +290,7 @@ def _leads(scores: Floats) -> tuple[NDArray[np.intp], Floats]:
 def _telling(same: NDArray[np.bool_]) -> Floats:
     """What equality is worth: half as much again where nothing else in either model is equal to the two."""
     alone = (same.sum(axis=0, keepdims=True) == 1) & (same.sum(axis=1, keepdims=True) == 1)
-    return np.asarray(same * np.where(alone, ONLY, 1.0), np.float64)
+    return np.asarray(same.astype(np.float64) * np.where(alone, ONLY, 1.0))
 
 
 def _equal(a: Sequence[Any], b: Sequence[Any]) -> NDArray[np.bool_]:

@@ -10,6 +10,7 @@ from typing import Any
 from onnx_inspect.analysis.differences import Difference, OutputAgreement, Tolerance
 
 SURE = 0.99  # cosine of outputs that agree, where no limit is given
+FAR = 0.15  # relative error of outputs that don't agree, for instance by their scale, where no limit is given
 SILENT = 1e-9  # share of a tensor's energy below which a difference is the order of sums
 
 
@@ -205,8 +206,8 @@ def decibels(noise: float | None) -> float | None:
 def offence(outputs: Sequence[OutputAgreement], matched: Sequence[Pair], limits: Limits) -> str:
     """Say what breaks a limit first, layers in their order and then outputs; "" where nothing does.
 
-    Without limits the outputs are judged: no class may change, nothing be NaN or infinite in one model only, and their
-    cosine be at least .99.
+    Without limits the outputs are judged: no class may change, nothing be NaN or infinite in one model only, their
+    cosine be at least .99 and their relative error at most 15 %.
     """
     if not limits.given:
         return next((text for output in outputs if (text := _disagrees(output))), "")
@@ -234,6 +235,8 @@ def _disagrees(output: OutputAgreement) -> str:
         )
     if found.cosine is None or found.cosine < SURE:
         return f"{where}: cosine {0 if found.cosine is None else found.cosine:.4f}, less than {SURE}"
+    if found.noise > FAR**2:
+        return f"{where}: relative error {math.sqrt(found.noise):.1%}, more than {FAR:.0%}"
     return ""
 
 

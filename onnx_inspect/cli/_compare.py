@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from onnx_inspect.inputs.batch import Batch
     from onnx_inspect.inputs.preprocess import Preprocess
     from onnx_inspect.reasons import Twins
-    from onnx_inspect.subjects import Subject
 
 RANDOM = 4  # inputs that are made up where none are named
 
@@ -42,22 +41,22 @@ def layers(
     from onnx_inspect.closeups import closeups
     from onnx_inspect.comparing import compare
     from onnx_inspect.framework import FrameworkSubject
-    from onnx_inspect.subjects import ModelSubject
+    from onnx_inspect.subjects import ModelSubject, block_of
 
     if _frameworks.is_source(b):
         raise InputError(f"{b} is a framework's network: name it first, and the file that was exported from it second")
     second = read_model(b)
     with engines(settings) as deploy, engines(replace(settings, exact=True)) as make_engine:
-        of_a: Subject
+        of_a: FrameworkSubject | ModelSubject
         if _frameworks.is_source(a):
             one = two = _batch_of(second, inputs, settings, settings.preprocess)
             given = [(name, name) for name in one.arrays]
-            of_a = FrameworkSubject(a, _opened(a, state), one)
+            of_a = FrameworkSubject(a, _opened(a, state), one, block=block_of(second))
         else:
             first = read_model(a)
             one, two, given = batches(first, second, inputs, settings, preprocess_b=preprocess_b)
-            of_a = ModelSubject(first, one, make_engine, deploy=deploy)
-        of_b = ModelSubject(second, two, make_engine, deploy=deploy)
+            of_a = ModelSubject(first, one, make_engine, deploy=deploy, block=block_of(first, second))
+        of_b = ModelSubject(second, two, make_engine, deploy=deploy, block=of_a.block)
         found = compare(of_a, of_b, given, sources=one.sources, limits=limits, make_engine=make_engine)
         looks = closeups(found, of_a, of_b)
     for note in found.notes:
