@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,8 @@ class _Work:
         self.weights = _same_weights(a, b, self.of_a, self.of_b)
         self.sources = course_a.sources, course_b.sources
         self.readers = readers(course_a.sources), readers(course_b.sources)
+        self.forms = _forms(self.of_a, FORMS), _forms(self.of_b, FORMS)
+        self.relus = _forms(self.of_a, {"Relu"}), _forms(self.of_b, {"Relu"})
         self.makers_agree = np.zeros(self.values.shape)
         self.readers_agree = np.zeros(self.values.shape)
         self.matched: dict[int, tuple[int, float, str]] = {}
@@ -87,9 +89,10 @@ class _Work:
         rows = [[place[0][m] for m in self._telling(0, tied)] for tied in self.of_a]
         columns = [[place[1][n] for n in self._telling(1, tied)] for tied in self.of_b]
         best = np.zeros((len(rows), len(columns)))
-        for i, own in enumerate(rows):
-            reduced = found[own].max(axis=0)
-            best[i] = [reduced[held].max() for held in columns]
+        if rows and columns:
+            reduced = np.stack([found[own].max(axis=0) for own in rows])  # (A's classes, B's tensors)
+            for j, held in enumerate(columns):
+                best[:, j] = reduced[:, held].max(axis=1)
         return best
 
     def _telling(self, side: int, tied: Tied) -> list[int]:
@@ -195,8 +198,7 @@ class _Work:
 
     def _activated(self, side: int, number: int, done: set[int]) -> bool:
         """Whether a class is read by a Relu that is not matched."""
-        held = (self.of_a, self.of_b)[side]
-        return any(number in tied.sources and tied.kind == "Relu" and k not in done for k, tied in enumerate(held))
+        return any(k not in done for k in self.relus[side].get(number, []))
 
     def _forms(self, side: int, number: int, done: set[int]) -> list[int]:
         """Unmatched classes that hold one's values in another form, and what is made of those in the same way."""
@@ -240,6 +242,9 @@ class _Work:
         scores = scores.copy()
         scores[list(self.matched)] = 0
         scores[:, list(self.taken)] = 0
+        for i, (j, _, _) in self.matched.items():  # what holds a matched one's values in another form is no rival
+            scores[self.forms[0].get(i, []) if not self._activated(1, j, self.taken) else []] = 0
+            scores[:, self.forms[1].get(j, []) if not self._activated(0, i, set(self.matched)) else []] = 0
         return scores
 
     def _confidence(self, i: int, j: int, lead: float) -> float:
@@ -285,6 +290,15 @@ def _leads(scores: Floats) -> tuple[NDArray[np.intp], Floats]:
         return best, scores[:, 0]
     top = np.partition(scores, -2, axis=1)
     return best, top[:, -1] - top[:, -2]
+
+
+def _forms(found: Sequence[Tied], kinds: Set[str]) -> dict[int, list[int]]:
+    """Classes of some kinds that are made of a single other one, by that one."""
+    forms: dict[int, list[int]] = {}
+    for number, tied in enumerate(found):
+        if tied.kind in kinds and len(tied.sources) == 1:
+            forms.setdefault(tied.sources[0], []).append(number)
+    return forms
 
 
 def _telling(same: NDArray[np.bool_]) -> Floats:
