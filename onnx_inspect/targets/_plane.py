@@ -71,5 +71,22 @@ def overlap(box: Floats, boxes: Floats) -> Floats:
     return np.divide(shared, total, out=np.zeros_like(shared), where=total > 0)
 
 
+def overlap_slopes(box: Floats, other: Floats) -> Floats:
+    """Derivatives of the overlap of boxes (B, 4) with one box each by the second one's corners, (B, 4).
+
+    0 where they don't touch; where an edge of both lies at the same place, as if the second one's lay further out.
+    """
+    inner_low, inner_high = np.maximum(box[:, :2], other[:, :2]), np.minimum(box[:, 2:], other[:, 2:])
+    sides, own = np.maximum(inner_high - inner_low, 0), np.maximum(other[:, 2:] - other[:, :2], 0)
+    shared = sides.prod(axis=1, keepdims=True)  # (B, 1)
+    total = (_area(box) + _area(other))[:, None] - shared
+    deciding = np.concatenate([-(other[:, :2] > box[:, :2]).astype(float), other[:, 2:] < box[:, 2:]], axis=1)
+    by_shared = deciding * np.tile(sides[:, ::-1], 2) * (shared > 0)
+    by_own = np.tile(own[:, ::-1], 2) * (-1, -1, 1, 1)
+    by_total = by_own - by_shared
+    above = by_shared * total - shared * by_total
+    return np.divide(above, total**2, out=np.zeros_like(above), where=total > 0)
+
+
 def _area(boxes: Floats) -> Floats:
     return np.asarray(np.prod(np.maximum(boxes[..., 2:] - boxes[..., :2], 0), axis=-1))

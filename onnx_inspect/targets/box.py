@@ -18,10 +18,10 @@ import numpy as np
 
 from onnx_inspect.errors import TargetError
 from onnx_inspect.targets._base import Box, Context, Fixed, Floats, Index, Options, Outputs, Target
-from onnx_inspect.targets._plane import mirrored_box, overlap, parse_box, to_picture, to_plane
+from onnx_inspect.targets._plane import mirrored_box, overlap, overlap_slopes, parse_box, to_picture, to_plane
 from onnx_inspect.targets._scores import label
 from onnx_inspect.targets.category import find
-from onnx_inspect.targets.decoders import Detections, Layout
+from onnx_inspect.targets.decoders import Detections, Layout, Picked
 from onnx_inspect.targets.decoders import find as find_decoder
 
 DETECTION = "detection"  # name of the reading that compares whole detections
@@ -140,6 +140,25 @@ class FixedBox(Fixed):
         likenesses = np.zeros(len(of))
         np.maximum.at(likenesses, row, shared[row, proposal] * objects * alike)
         return np.stack([matches, likenesses], axis=1)
+
+    @property
+    def linear(self) -> bool:
+        """Overlaps and scores are multiplied."""
+        return False
+
+    def slopes(self, outputs: Outputs, of: Index) -> dict[str, Floats]:
+        """Derivatives by what the best match was read from: which proposal that is stays as it is."""
+        arrays = [outputs[name] for name in self.layout.tensors]
+        found = self.layout.decode(arrays, self.size)
+        rows = np.arange(len(of))
+        scores = np.asarray(found.scores[rows, :, self.wanted[of]], np.float64)  # (B, n)
+        shared = overlap(self.places[of], found.boxes)
+        which = (shared * scores).argmax(axis=1)
+        by_score = np.zeros((len(of), found.scores.shape[2]))
+        by_score[rows, self.wanted[of]] = shared[rows, which]
+        by_box = scores[rows, which, None] * overlap_slopes(self.places[of], found.boxes[rows, which])
+        slopes = self.layout.slopes(arrays, self.size, Picked(rows, which, by_box, by_score))
+        return dict(zip(self.layout.tensors, slopes, strict=True))
 
     def mirrored(self) -> FixedBox:
         """The boxes flipped."""

@@ -38,6 +38,33 @@ class Detections:
 
 
 @dataclass(frozen=True)
+class Picked:
+    """One proposal of each sample, and the slopes of a number by it.
+
+    Attributes
+    ----------
+    rows : ndarray, (B,), int
+        0 to B - 1.
+    which : ndarray, (B,), int
+        The proposal's number.
+    boxes : ndarray, (B, 4), float64
+        Slopes by its corners, as in :class:`Detections`.
+    scores : ndarray, (B, classes), float64
+        Slopes by its scores.
+    """
+
+    rows: NDArray[np.intp]
+    which: NDArray[np.intp]
+    boxes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+
+    @property
+    def at(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Index of the proposals into (B, n, ...)."""
+        return self.rows, self.which
+
+
+@dataclass(frozen=True)
 class Layout:
     """Which outputs a decoder reads.
 
@@ -57,12 +84,18 @@ class Layout:
         found: Detections = _load(self.family).decode(arrays, size)
         return found
 
+    def slopes(self, arrays: Arrays, size: Size, picked: Picked) -> list[NDArray[np.float64]]:
+        """Bring slopes by one proposal of each sample to the outputs that it was read from, of their shapes."""
+        found: list[NDArray[np.float64]] = _load(self.family).slopes(arrays, size, picked)
+        return found
+
 
 def find(outputs: Shapes, size: Size, family: str | None = None) -> Layout:
     """Find how a detector's outputs are read: by their shapes, or as `family` says.
 
-    A decoder gives ``fits(outputs, size, strict)``, the names of the tensors that it reads or None, and
-    ``decode(arrays, size)``. Unless it is asked for, the number of boxes must be what the input's size leads to.
+    A decoder gives ``fits(outputs, size, strict)``, the names of the tensors that it reads or None,
+    ``decode(arrays, size)``, and its derivative ``slopes(arrays, size, picked)``. Unless it is asked for, the number of
+    boxes must be what the input's size leads to.
 
     Raises
     ------

@@ -35,3 +35,14 @@ def from_centres(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Boxes (..., 4) from centre, width and height to corners."""
     half = boxes[..., 2:] / 2
     return np.concatenate([boxes[..., :2] - half, boxes[..., :2] + half], axis=-1)
+
+
+def to_centres(slopes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Slopes by corners (..., 4) as those by centre, width and height."""
+    low, high = slopes[..., :2], slopes[..., 2:]
+    return np.concatenate([low + high, (high - low) / 2], axis=-1)
+
+
+def softmax_slopes(shares: NDArray[np.float64], slopes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Slopes by the shares of a softmax over the last axis as those by what it was taken of."""
+    return np.asarray(shares * (slopes - (shares * slopes).sum(axis=-1, keepdims=True)))

@@ -6,9 +6,11 @@ A distance to a side is the mean of its b bins under their softmax, in strides, 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from onnx_inspect.targets.decoders import Arrays, Detections, Shapes, Size
-from onnx_inspect.targets.decoders._grids import corners, count, normalised
+from onnx_inspect.ops import softmax
+from onnx_inspect.targets.decoders import Arrays, Detections, Picked, Shapes, Size
+from onnx_inspect.targets.decoders._grids import corners, count, normalised, softmax_slopes
 
 STRIDES = (8, 16, 32, 64)
 BINS = (8, 11, 16, 17)  # of a distance, as the families of this loss have them
@@ -41,3 +43,20 @@ def decode(arrays: Arrays, size: Size) -> Detections:
         boxes.append(np.concatenate([centres - distances[..., :2], centres + distances[..., 2:]], axis=-1))
         scores.append(one)
     return Detections(normalised(np.concatenate(boxes, axis=1), size), np.concatenate(scores, axis=1))
+
+
+def slopes(arrays: Arrays, size: Size, picked: Picked) -> list[NDArray[np.float64]]:
+    """Bring slopes by the boxes and scores of one proposal of each sample to the tensors they were read from."""
+    found = [np.zeros(array.shape) for array in arrays]
+    first = 0
+    for level, (stride, values) in enumerate(zip(STRIDES, arrays[1::2], strict=False)):
+        here = (picked.which >= first) & (picked.which < first + values.shape[1])
+        at = picked.rows[here], picked.which[here] - first
+        first += values.shape[1]
+        found[2 * level][at] = picked.scores[here]
+        bins = values.shape[2] // 4
+        shares = softmax(values[at].reshape(-1, 4, bins))
+        sides = normalised(picked.boxes[here], size) * (-stride, -stride, stride, stride)  # left and upper ones go down
+        wanted = sides[..., None] * np.arange(bins)
+        found[2 * level + 1][at] = softmax_slopes(shares, wanted).reshape(-1, 4 * bins)
+    return found

@@ -6,10 +6,12 @@ Scores that are no probabilities get a softmax. Offsets from priors that are not
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_inspect.ops import softmax
 from onnx_inspect.targets._scores import TOLERANCE
-from onnx_inspect.targets.decoders import Arrays, Detections, Shapes, Size
+from onnx_inspect.targets.decoders import Arrays, Detections, Picked, Shapes, Size
+from onnx_inspect.targets.decoders._grids import softmax_slopes
 from onnx_inspect.targets.decoders._pairs import FEWEST, pair
 
 
@@ -22,9 +24,23 @@ def fits(outputs: Shapes, size: Size, strict: bool) -> tuple[str, ...] | None:
 def decode(arrays: Arrays, size: Size) -> Detections:
     """Read boxes and scores."""
     scores = np.asarray(arrays[0], np.float64)
-    sums = scores.sum(axis=-1)
-    if scores.min() < -TOLERANCE or np.abs(sums - 1).max() > TOLERANCE:
+    if not _probabilities(scores):
         scores = softmax(scores)
     scores, objects = scores.copy(), 1 - scores[..., 0]
     scores[..., 0] = 0
     return Detections(np.asarray(arrays[1], np.float64), scores, objects)
+
+
+def slopes(arrays: Arrays, size: Size, picked: Picked) -> list[NDArray[np.float64]]:
+    """Bring slopes by the boxes and scores of one proposal of each sample to the tensors they were read from."""
+    found = [np.zeros(array.shape) for array in arrays]
+    wanted = picked.scores * (np.arange(picked.scores.shape[1]) > 0)
+    found[0][picked.at] = wanted
+    if not _probabilities(np.asarray(arrays[0], np.float64)):
+        found[0][picked.at] = softmax_slopes(softmax(arrays[0][picked.at]), wanted)
+    found[1][picked.at] = picked.boxes
+    return found
+
+
+def _probabilities(scores: NDArray[np.float64]) -> bool:
+    return bool(scores.min() >= -TOLERANCE and np.abs(scores.sum(axis=-1) - 1).max() <= TOLERANCE)

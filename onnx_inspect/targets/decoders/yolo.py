@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from onnx_inspect.targets.decoders import Arrays, Detections, Shapes, Size
-from onnx_inspect.targets.decoders._grids import STRIDES, count, from_centres, normalised
+from onnx_inspect.targets.decoders import Arrays, Detections, Picked, Shapes, Size
+from onnx_inspect.targets.decoders._grids import STRIDES, count, from_centres, normalised, to_centres
 
 
 def fits(outputs: Shapes, size: Size, strict: bool) -> tuple[str, ...] | None:
@@ -32,3 +33,21 @@ def decode(arrays: Arrays, size: Size) -> Detections:
         return Detections(normalised(from_centres(values[..., :4]), size), scores)
     scores = values[..., 5:] * values[..., 4:5] if values.shape[2] > 5 else values[..., 4:]
     return Detections(normalised(from_centres(values[..., :4]), size), scores, values[..., 4])
+
+
+def slopes(arrays: Arrays, size: Size, picked: Picked) -> list[NDArray[np.float64]]:
+    """Bring slopes by the boxes and scores of one proposal of each sample to the tensors they were read from."""
+    turned = arrays[0].shape[1] < arrays[0].shape[2]
+    values = np.asarray(arrays[0], np.float64)
+    values = values.transpose(0, 2, 1) if turned else values
+    found = np.zeros(values.shape)
+    one = np.zeros((len(values), values.shape[2]))
+    one[:, :4] = to_centres(normalised(picked.boxes, size))
+    if turned or values.shape[2] == 5:
+        one[:, 4:] = picked.scores
+    else:
+        own = values[picked.at]  # (B, 5 + classes)
+        one[:, 4] = (own[:, 5:] * picked.scores).sum(axis=1)
+        one[:, 5:] = own[:, 4:5] * picked.scores
+    found[picked.at] = one
+    return [found.transpose(0, 2, 1) if turned else found]
