@@ -3,8 +3,8 @@
 ``w_k = mean over positions of dy/dA_k``, ``L = sum_k w_k A_k`` (the paper's ReLU is left to the drawing); y is the
 logit where the graph has one. The gradient is itself a graph of ONNX nodes, run by the same runtime. On global
 average pooling and one linear layer it is CAM over the number of positions. The mean over positions loses where a
-gradient lies: for a detector's box, whose gradient lies at the box, hires-cam keeps it. Cost: one pass, and one of the tail and
-its gradient.
+gradient lies: for a detector's box, whose gradient lies at the box, hires-cam keeps it. Cost: one pass, and one of the
+tail and its gradient.
 """
 
 from __future__ import annotations
