@@ -35,6 +35,7 @@ MODELS = ("resnet18", "resnet50", "mobilenet_v2")
 STEPS = 8  # of integrated gradients, for everybody
 GOALS = {"grad-cam": 4.0, "torch-cam": 1.5, "captum": 1.5}  # peer's time over ours
 COSINE, EXACT = 0.9999, 2.0  # of maps; our error against float64, in PyTorch's own float32 errors
+ON_LAYERS = ("grad-cam", "hires-cam", "xgrad-cam")
 Map = NDArray[Any]
 
 
@@ -135,6 +136,8 @@ def agreement(stage: Stage) -> Iterator[tuple[str, ...]]:
         tool = attribution.TOOLS[duel.peer]
         difference = float(np.abs(scale * ours - theirs).max() / np.abs(theirs).max())
         lines.append((duel.method, tool, f"{found:.8f}", f"{difference:.1e}"))
+        if duel.method not in ON_LAYERS:
+            continue  # float32's own errors are larger there: see the third table
         verdict = attribution.verdict(found, COSINE, True)
         verdicts.append((stage.name, f"{duel.method}, cosine with {tool}", f"{found:.6f}", f"> {COSINE}", verdict))
     print(f"### {stage.name}: agreement of raw maps\n")

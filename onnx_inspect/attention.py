@@ -75,7 +75,7 @@ def capture(
     if reduce is not None and reduce not in REDUCTIONS:
         raise LayerError(f"attention can't be reduced by {reduce!r}: give one of {', '.join(REDUCTIONS)}")
     decompose = make_engine(model).wanted[0] != PROVIDERS["cpu"]
-    found = _found(model, batch.arrays, decompose)
+    found = attentions(model, batch.arrays, decompose=decompose)
     numbered = _chosen(model, found, layers)
     recipes = [(i, f) for i, f in numbered if isinstance(f, Recipe)]
     maps: list[AttentionMap] = []
@@ -109,7 +109,7 @@ def capture(
     )
 
 
-def _found(model: Model, arrays: Mapping[str, NDArray[Any]], decompose: bool) -> tuple[Found, ...]:
+def attentions(model: Model, arrays: Mapping[str, NDArray[Any]], *, decompose: bool) -> tuple[Found, ...]:
     """Attentions of a model, for the shapes that its tensors have for one sample, or as many as it insists on.
 
     A model that can't run here still tells of what is refused anyway.

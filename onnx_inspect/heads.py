@@ -168,3 +168,29 @@ class Attentions:
     provider: str
     passes: int
     notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """What each token (rows) takes from each (columns) for a target, by attention and its gradient.
+
+    Attributes
+    ----------
+    values : ndarray, (N, T, T), float64
+        0 and above.
+    over : AttentionMap
+        The last attention, whose tokens these are.
+    layers : tuple of str
+        Nearest the input first.
+    targets : tuple of str
+        What was explained, for each input.
+    scores : ndarray, (N,), float64
+    notes : tuple of str
+    """
+
+    values: NDArray[np.float64]
+    over: AttentionMap
+    layers: tuple[str, ...]
+    targets: tuple[str, ...]
+    scores: NDArray[np.float64]
+    notes: tuple[str, ...]

@@ -22,7 +22,7 @@ ORDER = (
     ("trace", "heads", "targets", "inputs", "forms", "stream"),
     ("cam", "analysis", "embed"),
     ("scene", "sections", "slopes"),
-    ("methods", "smoothing", "attention", "capture", "baked"),  # what wires methods and engine
+    ("methods", "smoothing", "attention", "capture", "baked", "relevance"),  # what wires methods and engine
     ("subjects", "framework", "measuring", "blaming", "closeups", "comparing"),  # two models
     ("likeness", "locking", "reasons", "tracking", "strips"),
     ("embedding", "channels", "concepts"),

@@ -167,6 +167,28 @@ def rollout(maps: Sequence[AttentionMap], *, reduce: str = "mean", discard: floa
     return np.asarray(total)
 
 
+def relevance(probabilities: Sequence[NDArray[Any]], gradients: Sequence[NDArray[Any]]) -> Floats:
+    """Follow attention weighted by its gradient through all layers (Chefer, Gur and Wolf 2021, arXiv:2103.15679).
+
+    Parameters
+    ----------
+    probabilities, gradients : sequence of ndarray, (N, heads, T, T)
+        Of each layer, nearest the input first, and of a score by them.
+
+    Returns
+    -------
+    ndarray, (N, T, T), float64
+        ``R = I``, then ``R += mean over heads of relu(A * dy/dA) R``, less the identity at the end: what each token
+        takes from each, 0 and above.
+    """
+    size = probabilities[0].shape[-1]
+    total = np.broadcast_to(np.eye(size), (len(probabilities[0]), size, size))
+    for own, slope in zip(probabilities, gradients, strict=True):
+        mean = np.maximum(own.astype(np.float64) * slope, 0).mean(axis=1)  # (N, T, T)
+        total = total + mean @ total
+    return np.asarray(total - np.eye(size))
+
+
 def why_no_rollout(maps: Sequence[AttentionMap]) -> str:
     """Why attention can't be followed through these layers; "" where it can."""
     if not maps:

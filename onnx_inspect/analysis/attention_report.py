@@ -13,7 +13,7 @@ from onnx_inspect.analysis.attention import HeadStatistics, rollout, stack, why_
 from onnx_inspect.analysis.attention_query import Query
 from onnx_inspect.analysis.attention_views import kinds
 from onnx_inspect.errors import LayerError, MethodError
-from onnx_inspect.heads import AttentionMap, Attentions
+from onnx_inspect.heads import AttentionMap, Attentions, Relevance
 from onnx_inspect.inputs.batch import Batch
 
 Statistics = tuple[HeadStatistics, ...]
@@ -42,6 +42,8 @@ class Report:
     named : tuple of tuple of HeadStatistics
         For each of the attentions, of each head.
     rolled : Rollout or None
+    decided : Relevance or None
+        What each token decides of a target, where that was asked for.
     meta : dict
         What ``--json`` prints and ``attention.npz`` holds.
     notes : tuple of str
@@ -53,6 +55,7 @@ class Report:
     rolled: Rollout | None
     meta: dict[str, Any]
     notes: tuple[str, ...]
+    decided: Relevance | None = None
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -60,6 +63,8 @@ class Report:
         stored: dict[str, NDArray[Any]] = {m.layer: m.probabilities for m in self.found.maps}
         if self.rolled is not None:
             stored["rollout"] = self.rolled.values.astype(np.float32)
+        if self.decided is not None:
+            stored["relevance"] = self.decided.values.astype(np.float32)
         return stored | {"meta": np.array(json.dumps(self.meta))}
 
 
@@ -73,6 +78,7 @@ def report(
     discard: float = 0.0,
     wanted: bool = False,
     query: Query | None = None,
+    decided: Relevance | None = None,
 ) -> Report:
     """Add statistics and the rollout to what was captured.
 
@@ -86,6 +92,8 @@ def report(
         As for :func:`~onnx_inspect.analysis.attention.rollout`.
     wanted : bool
         Whether the rollout was asked for, so that it must be had.
+    decided : Relevance, optional
+        What each token decides of a target.
 
     Raises
     ------
@@ -102,7 +110,17 @@ def report(
     meta = _meta(found, named, batch, model, query)
     if rolled is not None:
         meta["rollout"] = {"layers": list(rolled.layers), "reduce": reduce, "discard": discard}
-    return Report(found, named, rolled, meta, _notes(found, named))
+    notes = _notes(found, named)
+    if decided is not None:
+        meta["relevance"] = {
+            "layers": list(decided.layers),
+            "inputs": [
+                {"target": words, "score": float(score) if np.isfinite(score) else None}
+                for words, score in zip(decided.targets, decided.scores, strict=True)
+            ],
+        }
+        notes += decided.notes
+    return Report(found, named, rolled, meta, notes, decided)
 
 
 def check_discard(share: float) -> None:

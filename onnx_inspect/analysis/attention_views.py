@@ -145,7 +145,7 @@ def over_picture(
     return CamPanel(
         source=source.stem if source.suffix else source.name,
         maps=maps,
-        picture=original if original is not None else _blank(found),
+        picture=original if original is not None else blank(found),
         notes=tuple(notes),
         unit="relative attention",
     )
@@ -171,7 +171,8 @@ def _enlarged(known: NDArray[np.bool_], placement: Any, size: tuple[int, ...]) -
     return known[rows[:, None], columns]
 
 
-def _blank(found: AttentionMap) -> NDArray[np.uint8]:
+def blank(found: AttentionMap) -> NDArray[np.uint8]:
+    """White paper under maps of a picture that nobody has."""
     assert found.grid is not None
     return np.full((*(side * 16 for side in found.grid), 3), 255, np.uint8)
 

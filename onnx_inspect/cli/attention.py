@@ -20,8 +20,13 @@ from onnx_inspect.cli._options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from onnx_inspect.analysis.attention_query import Query
     from onnx_inspect.analysis.attention_report import Report
+    from onnx_inspect.engine import Engine
+    from onnx_inspect.graph.model import Model
+    from onnx_inspect.heads import Relevance
     from onnx_inspect.inputs.batch import Batch
 
 
@@ -58,6 +63,10 @@ if TYPE_CHECKING:
     metavar="R",
     help="Rollout without each layer's lowest share.",
 )
+@click.option(
+    "--grad-rollout", is_flag=True, help="Also weigh attention by its gradient and follow it: what decides the target."
+)
+@click.option("--target", metavar="TARGET", help="Of --grad-rollout: as for cam.  [default: each input's best class]")
 @save_option
 @out_option
 @shared(INPUT_OPTIONS, RUN_OPTIONS, COMMON_OPTIONS)
@@ -70,6 +79,8 @@ def command(
     reduce: str,
     rollout: bool,
     discard: float,
+    grad_rollout: bool,
+    target: str | None,
     save: Path | None,
     out: Path | None,
     settings: Settings,
@@ -83,6 +94,7 @@ def command(
     Example:  onnx-inspect attention vit.onnx cat.jpg --layer -1 --query cls --rollout -o seen/
               onnx-inspect attention bert.onnx --text 'The cat sat.' --tokenizer tokenizer.json --layer 2 --head 5
               onnx-inspect attention vit.onnx cat.jpg --query 120,80 --save attention.npz
+              onnx-inspect attention vit.onnx cat.jpg --grad-rollout --target 'tabby cat' -o why/
     """
     from onnx_inspect.analysis.attention_query import parse
     from onnx_inspect.analysis.attention_report import check_discard, report
@@ -100,8 +112,17 @@ def command(
         whole = found if not layers and not heads else None
         if whole is None and rollout:
             whole = capture(net, batch, reduce=fused or "mean", make_engine=make_engine)
+        decided = _decided(net, batch, target, make_engine) if grad_rollout or target is not None else None
     result = report(
-        found, whole, batch, model=model, reduce=fused or "mean", discard=discard, wanted=rollout, query=asked
+        found,
+        whole,
+        batch,
+        model=model,
+        reduce=fused or "mean",
+        discard=discard,
+        wanted=rollout,
+        query=asked,
+        decided=decided,
     )
     for note in result.notes:
         say(note, settings)
@@ -114,6 +135,18 @@ def command(
         show(result)
         for path in paths:
             click.echo(str(path))
+
+
+def _decided(net: Model, batch: Batch, target: str | None, make_engine: Callable[[Model], Engine]) -> Relevance:
+    """What each token decides of the target."""
+    from onnx_inspect.errors import TargetError
+    from onnx_inspect.relevance import relevances
+    from onnx_inspect.targets import EveryClass, parse
+
+    targets = parse(target, batch.labels) if target is not None else ()
+    if len(targets) > 1 or any(isinstance(one, EveryClass) for one in targets):
+        raise TargetError(f"--grad-rollout explains one target at a time, {target!r} is several")
+    return relevances(net, batch, target=targets[0] if targets else None, make_engine=make_engine)
 
 
 def _draw(result: Report, batch: Batch, asked: Query | None, out: Path | None, *, every: bool) -> list[Path]:
@@ -152,4 +185,11 @@ def _figures(result: Report, batch: Batch, asked: Query | None, n: int, *, every
     if rolled is not None and rolled.over.grid is None:
         view = views.over_tokens(rolled.over, named[-1], n, batch, asked)
         figures.append(("rollout", attention_matrix, views.with_rollout(view, rolled.values, rolled.over, n, batch)))
+    if result.decided is not None:
+        from onnx_inspect.analysis import relevance_views
+
+        if result.decided.over.grid is not None:
+            figures.append((relevance_views.NAME, cam, relevance_views.over_picture(result.decided, n, batch, asked)))
+        elif (text := relevance_views.over_text(result.decided, n, batch, asked)) is not None:
+            figures.append((relevance_views.NAME, tokens, text))
     return figures

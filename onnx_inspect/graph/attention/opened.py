@@ -89,7 +89,7 @@ def opened(
         own = sizes(recipe)
         tensors = [sketch.float32(n) for n in (recipe.probabilities, recipe.values, recipe.context)]
         proof = _proof(sketch, recipe, tensors, own)
-        plain = _canonical(sketch, tensors[0], recipe.lead, (own.queries, own.keys))
+        plain = canonical(sketch, tensors[0], recipe.lead, (own.queries, own.keys))
         result = _selected(sketch, plain, wanted[recipe.layer.name])
         proto.graph.node.extend(sketch.nodes)
         proto.graph.initializer.extend(sketch.constants)
@@ -140,7 +140,7 @@ def _roles(lead: Axes) -> list[tuple[str, Factor]]:
     return found
 
 
-def _canonical(sketch: Sketch, tensor: str, lead: Axes, rest: tuple[int, ...]) -> str:
+def canonical(sketch: Sketch, tensor: str, lead: Axes, rest: tuple[int, ...]) -> str:
     """Rearrange (leading axes, rest) as (N, windows, heads, rest)."""
     roles = _roles(lead)
     samples = any(role == "sample" for role, _ in roles)
@@ -193,20 +193,20 @@ def _proof(sketch: Sketch, recipe: Recipe, tensors: Sequence[str], own: Sizes) -
 
 def _largest(sketch: Sketch, tensor: str, lead: Axes) -> str:
     """Largest entry of each sample, (N, 1)."""
-    plain = sketch.add("Flatten", _canonical(sketch, tensor, lead, ()), axis=1)
+    plain = sketch.add("Flatten", canonical(sketch, tensor, lead, ()), axis=1)
     return sketch.reduce("ReduceMax", plain, [1], keep=True)
 
 
 def _sum(sketch: Sketch, tensor: str, last: list[int], lead: Axes) -> str:
     """0 for each sample, or NaN where an entry isn't finite, (N, 1)."""
     nothing = sketch.reduce("ReduceSum", sketch.add("Sub", tensor, tensor), last, keep=False)
-    plain = sketch.add("Flatten", _canonical(sketch, nothing, lead, ()), axis=1)
+    plain = sketch.add("Flatten", canonical(sketch, nothing, lead, ()), axis=1)
     return sketch.reduce("ReduceSum", plain, [1], keep=True)
 
 
 def _after(sketch: Sketch, soft: str, recipe: Recipe, own: Sizes) -> str:
     """Largest probability that a query gives to a key after it, (N, 1); of any key where there can be no order."""
-    plain = _canonical(sketch, soft, recipe.lead, (own.queries, own.keys))
+    plain = canonical(sketch, soft, recipe.lead, (own.queries, own.keys))
     plain = sketch.reduce("ReduceMax", plain, [1, 2], keep=False)
     ordered = own.windows == 1 and 1 < own.queries <= own.keys
     mask = np.triu(np.ones((own.queries, own.keys)), own.keys - own.queries + 1) if ordered else np.ones(1)
