@@ -17,7 +17,7 @@ ORDER = (
     ("atomic", "params"),
     ("tensorboard",),
     ("graph",),
-    ("feeds", "results"),
+    ("feeds", "results", "cluster"),
     ("engine",),
     ("trace", "heads", "targets", "inputs", "forms", "stream"),
     ("cam", "analysis", "embed"),
@@ -45,12 +45,13 @@ OWNERS = {
     "tensorboard": ("onnx_inspect/tensorboard.py",),
     "onnx": ("onnx_inspect/graph/", "onnx_inspect/inputs/", "exporters/"),
     "sklearn": ("onnx_inspect/cam/", "onnx_inspect/embed/", "onnx_inspect/analysis/"),
+    "ray": ("onnx_inspect/cluster.py",),
     "umap": ("onnx_inspect/embed/umap.py",),
     "openTSNE": ("onnx_inspect/embed/tsne.py",),
     "scipy": ("onnx_inspect/cam/", "onnx_inspect/embed/", "onnx_inspect/analysis/"),
     "exporters": ("exporters/",),
 }
-LATE = ("sklearn", "scipy", "torch", "tensorboard", "umap", "openTSNE")  # slow to import: never at the top of a module
+LATE = ("sklearn", "scipy", "torch", "ray", "tensorboard", "umap", "openTSNE")  # slow to import: never at the top of a module
 CLI_TOP = ("click", "onnx_inspect.discover", "onnx_inspect.errors", "onnx_inspect._version", "onnx_inspect.cli")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -21,6 +22,15 @@ THREADS = 4  # that read files at most; half of the processors are left to the m
 Report = Callable[[int, int], None]
 
 
+class Blocks(Protocol):
+    """What makes shards of a data set, each once, in any order: :func:`blocks`, or a cluster."""
+
+    def __call__(
+        self, worker: Worker, shards: Iterable[int], *, report: Report | None = None
+    ) -> Iterator[tuple[int, Block]]:
+        """Shards and what they hold."""
+
+
 @dataclass(frozen=True)
 class Written:
     """What a capture to disk did: where it lies, and how many shards were there already."""
@@ -30,7 +40,7 @@ class Written:
     resumed: int
 
 
-def write(job: Job, folder: str | Path, *, report: Report | None = None) -> Written:
+def write(job: Job, folder: str | Path, *, report: Report | None = None, run: Blocks | None = None) -> Written:
     """Capture a data set to disk, going on where an earlier run was interrupted.
 
     Whatever ends it (also SIGKILL) loses the shard that was being made and nothing else; what a resumed capture gives
@@ -40,6 +50,8 @@ def write(job: Job, folder: str | Path, *, report: Report | None = None) -> Writ
     ----------
     report : callable, optional
         Called with (samples done, samples in all).
+    run : callable, optional
+        What makes shards in place of :func:`blocks`.
 
     Raises
     ------
@@ -52,7 +64,7 @@ def write(job: Job, folder: str | Path, *, report: Report | None = None) -> Writ
     store, missing = prepare(folder, job.plan, job.about())
     resumed = job.plan.shards - len(missing)
     with Behind(store.write) as writing:
-        for shard, block in blocks(job.worker, missing, report=report):
+        for shard, block in (run or blocks)(job.worker, missing, report=report):
             writing(shard, block)
     return Written(finish(job, store), folder, resumed)
 
@@ -80,15 +92,16 @@ def finish(job: Job, store: Store) -> Captured:
     return found
 
 
-def into_memory(job: Job, *, report: Report | None = None) -> Captured:
-    """Capture a data set without writing anything.
+def into_memory(job: Job, *, report: Report | None = None, run: Blocks | None = None) -> Captured:
+    """Capture a data set without writing anything; `report` and `run` as for :func:`write`.
 
     Raises
     ------
     InputError
         The data set can't be read, or none of its samples can.
     """
-    found = joined([block for _, block in blocks(job.worker, range(job.plan.shards), report=report)], job.plan.layers)
+    made = dict((run or blocks)(job.worker, range(job.plan.shards), report=report))
+    found = joined([made[shard] for shard in range(job.plan.shards)], job.plan.layers)
     if not found.sources:
         raise InputError(f"no sample of the data set could be read: {found.skipped[0].reason}")
     return Captured(

@@ -107,3 +107,8 @@ def shard(count: int, width: int, macs: int) -> int:
     """
     most = min(SHARD, int(SHARD_WORK // max(macs, 1)), SHARD_BYTES // max(width, 1))
     return max(1, most // count) * count
+
+
+def shared(count: int, samples: int, least: int) -> int:
+    """How many samples make a shard so that there are at least so many shards: whole portions of `count`."""
+    return max(1, samples // least // count) * count if least > 1 else SHARD

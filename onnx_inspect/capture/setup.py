@@ -95,6 +95,7 @@ def prepared(
     preprocess: str | None = None,
     labels: Sequence[str] | None = None,
     shard: int | None = None,
+    least: int = 1,
     make_engine: Callable[[Model], Engine] = Engine,
 ) -> Job:
     """Plan the capture of a data set from names alone, as the command line does.
@@ -166,6 +167,7 @@ def job(
     *,
     pool_by: Pool = "mean",
     shard: int | None = None,
+    least: int = 1,
     make_engine: Callable[[Model], Engine] = Engine,
 ) -> Job:
     """Plan a capture.
@@ -178,6 +180,8 @@ def job(
         See :func:`onnx_inspect.analysis.pooling.pool`.
     shard : int, optional
         Samples in each shard.
+    least : int
+        Shards wanted at least, as far as portions can be shared out, where `shard` isn't given.
 
     Raises
     ------
@@ -189,7 +193,9 @@ def job(
     forms = {layer.name: readings.get(layer.output.name) for layer in chosen}
     width = sum(_pooled(source, layer, pool_by, forms[layer.name]).nbytes for layer in chosen)
     portion = planning.portion(source.model, chosen, source.shapes)
-    size = shard or planning.shard(portion, width, _macs(source))
+    size = shard or min(
+        planning.shard(portion, width, _macs(source)), planning.shared(portion, len(source.reader), least)
+    )
     engine = make_engine(source.model)
     plan = Plan(
         model=source.model.digest,

@@ -20,6 +20,7 @@ from onnx_inspect.errors import InputError, LayerError
 if TYPE_CHECKING:
     from onnx_inspect.analysis.pooling import Pool
     from onnx_inspect.capture import Captured
+    from onnx_inspect.capture.local import Blocks
     from onnx_inspect.capture.setup import Job, Source
     from onnx_inspect.engine import Engine
     from onnx_inspect.graph.model import Layer, Model
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 INTERVAL = 10.0  # seconds between lines of progress, where there is no terminal to draw a bar on
 ALL = 1000  # layers: more than any choice along depth
 DEFAULT_POOL: Pool = "mean"
+TASKS, WORKERS = 4, 8  # shards for each worker of a cluster, so that none waits long; workers, where nobody says them
 MOST = 3  # broken samples that are named
 
 data_argument = click.argument("data", nargs=-1, metavar="DATASET...")
@@ -100,7 +102,17 @@ def job_of(source: Source, layers: Sequence[Layer], pool: Pool, settings: Settin
     """Plan the capture of some layers."""
     from onnx_inspect.capture.setup import job
 
-    return job(source, layers, pool_by=pool, shard=shard, make_engine=maker(settings))
+    least = 1 if settings.engine == "local" else TASKS * (settings.workers or WORKERS)
+    return job(source, layers, pool_by=pool, shard=shard, least=least, make_engine=maker(settings))
+
+
+def runner(settings: Settings) -> Blocks | None:
+    """What makes the shards of a capture: a Ray cluster, or None for this process."""
+    if settings.engine == "local":
+        return None
+    from onnx_inspect.capture.spread import blocks
+
+    return functools.partial(blocks, workers=settings.workers, cpus=settings.threads or 1)
 
 
 def captured(job: Job, settings: Settings) -> Captured:
@@ -108,7 +120,7 @@ def captured(job: Job, settings: Settings) -> Captured:
     from onnx_inspect.capture.local import into_memory
 
     with estimate(settings) as report:
-        found = into_memory(job, report=report)
+        found = into_memory(job, report=report, run=runner(settings))
     tell_skipped(found, settings)
     return found
 
@@ -177,7 +189,7 @@ def maker(settings: Settings) -> Callable[[Model], Engine]:
     return functools.partial(
         Engine,
         providers=settings.providers,
-        threads=settings.threads,
+        threads=settings.threads or (None if settings.engine == "local" else 1),
         exact=settings.exact,
         allow_fallback=settings.allow_fallback,
     )
@@ -213,7 +225,7 @@ def estimate(settings: Settings) -> Iterator[Callable[[int, int], None]]:
         if sys.stderr.isatty():
             bar = bar or _bar(total)
             bar[0].update(bar[1], completed=done)
-        elif now - last >= INTERVAL and done < total:
+        elif now - last >= INTERVAL and first < done < total:
             last = now
             rate = (done - first) / (now - start)
             left = f", about {duration((total - done) / rate)} left" if rate else ""

@@ -30,6 +30,8 @@ class Settings:
     exact: bool = False
     as_json: bool = False
     quiet: bool = False
+    engine: str = "local"
+    workers: int | None = None
 
 
 def _named(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
@@ -76,6 +78,16 @@ RUN_OPTIONS = (
     click.option("--allow-fallback", is_flag=True, help="Run on the CPU where a provider is missing."),
     click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads within an operator."),
     click.option("--exact", is_flag=True, help="Run without graph optimisations."),
+)
+ENGINE_OPTIONS = (
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="ray: several processes, or the cluster that RAY_ADDRESS names.",
+    ),
+    click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Of Ray.  [default: one a processor]"),
 )
 COMMON_OPTIONS = (
     click.option("--seed", type=int, default=0, show_default=True, help="Of everything random."),

@@ -10,6 +10,7 @@ import click
 from onnx_inspect.cli._dataset import data_argument, output_option
 from onnx_inspect.cli._options import (
     COMMON_OPTIONS,
+    ENGINE_OPTIONS,
     INPUT_OPTIONS,
     RUN_OPTIONS,
     Settings,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder that holds the capture."
 )
-@shared(INPUT_OPTIONS, RUN_OPTIONS, COMMON_OPTIONS)
+@shared(INPUT_OPTIONS, RUN_OPTIONS, ENGINE_OPTIONS, COMMON_OPTIONS)
 def command(
     model: str,
     data: tuple[str, ...],
@@ -62,7 +63,7 @@ def command(
               onnx-inspect capture net.onnx list.csv --layer 'Conv:0' --labels names.txt -o captured/
     """
     from onnx_inspect.capture.local import write
-    from onnx_inspect.cli._dataset import estimate, job_of, layers_of, source_of, tell_skipped
+    from onnx_inspect.cli._dataset import estimate, job_of, layers_of, runner, source_of, tell_skipped
     from onnx_inspect.cli._session import emit, read_model, say
     from onnx_inspect.errors import LayerError
 
@@ -71,7 +72,7 @@ def command(
         raise LayerError(f"no layer given: name some with --layer; list them with onnx-inspect summary {model}")
     job = job_of(source_of(net, data, settings, output), layers_of(net, layers), pool, settings, shard)
     with estimate(settings) as report:
-        written = write(job, out, report=report)
+        written = write(job, out, report=report, run=runner(settings))
     tell_skipped(written.captured, settings)
     if written.resumed:
         say(f"{written.resumed} of {job.plan.shards} shards were there already", settings)

@@ -11,6 +11,7 @@ from onnx_inspect import discover
 from onnx_inspect.cli._dataset import data_argument, output_option, pool_option
 from onnx_inspect.cli._options import (
     COMMON_OPTIONS,
+    ENGINE_OPTIONS,
     INPUT_OPTIONS,
     RUN_OPTIONS,
     Settings,
@@ -55,7 +56,7 @@ DEFAULT_METHOD = "pca"
 @output_option
 @save_option
 @out_option
-@shared(INPUT_OPTIONS, RUN_OPTIONS, COMMON_OPTIONS)
+@shared(INPUT_OPTIONS, RUN_OPTIONS, ENGINE_OPTIONS, COMMON_OPTIONS)
 def command(
     model: str,
     data: tuple[str, ...],

@@ -10,6 +10,7 @@ import click
 from onnx_inspect.cli._dataset import data_argument, output_option, pool_option
 from onnx_inspect.cli._options import (
     COMMON_OPTIONS,
+    ENGINE_OPTIONS,
     INPUT_OPTIONS,
     RUN_OPTIONS,
     Settings,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 @click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Of the cross-validation.")
 @output_option
 @out_option
-@shared(INPUT_OPTIONS, RUN_OPTIONS, COMMON_OPTIONS)
+@shared(INPUT_OPTIONS, RUN_OPTIONS, ENGINE_OPTIONS, COMMON_OPTIONS)
 def command(
     model: str,
     data: tuple[str, ...],
