@@ -25,7 +25,7 @@ ORDER = (
     ("methods", "smoothing", "attention", "capture", "baked", "relevance"),  # what wires methods and engine
     ("subjects", "framework", "measuring", "blaming", "closeups", "comparing"),  # two models
     ("likeness", "locking", "reasons", "tracking", "strips"),
-    ("embedding", "channels", "concepts"),
+    ("embedding", "channels", "concepts", "remote"),
     ("board",),
     ("render",),
     ("api",),  # the facade for Python

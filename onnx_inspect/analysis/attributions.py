@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,24 @@ def describe(
         "skipped": [{"method": key, "reason": reason} for key, reason in skipped.items()],
         "notes": list(notes),
     }
+
+
+def joined(parts: Sequence[Attribution]) -> Attribution:
+    """One result of those that the same method gave for the inputs one after another; costs are added up."""
+    first = parts[0]
+    return replace(
+        first,
+        values=np.concatenate([part.values for part in parts]),
+        targets=tuple(one for part in parts for one in part.targets),
+        classes=np.concatenate([part.classes for part in parts]),
+        scores=np.concatenate([part.scores for part in parts]),
+        sources=tuple(one for part in parts for one in part.sources),
+        boxes=tuple(one for part in parts for one in part.boxes),
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        passes=sum(part.passes for part in parts),
+        tail_passes=sum(part.tail_passes for part in parts),
+        seconds=sum(part.seconds for part in parts),
+    )
 
 
 def _method(attribution: Attribution, batch: Batch) -> Meta:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from onnx_inspect import discover
 from onnx_inspect.cli._options import (
     COMMON_OPTIONS,
+    ENGINE_OPTIONS,
     INPUT_OPTIONS,
     RUN_OPTIONS,
     Settings,
@@ -25,8 +26,11 @@ from onnx_inspect.cli._options import (
 
 if TYPE_CHECKING:
     from onnx_inspect.cam._probe import Attribution
+    from onnx_inspect.graph.model import Model
+    from onnx_inspect.inputs.batch import Batch
     from onnx_inspect.methods import Skipped
-    from onnx_inspect.scene import Scene
+    from onnx_inspect.remote import Explain
+    from onnx_inspect.targets import Target
 
 DEFAULT_METHOD = "recipro-cam"
 TEXT_METHOD = "occlusion"  # of texts
@@ -62,7 +66,7 @@ TEXT_METHOD = "occlusion"  # of texts
 @click.option("--signed", is_flag=True, help="Also draw what speaks against the target, in a diverging map.")
 @save_option
 @out_option
-@shared(INPUT_OPTIONS, RUN_OPTIONS, COMMON_OPTIONS)
+@shared(INPUT_OPTIONS, RUN_OPTIONS, ENGINE_OPTIONS, COMMON_OPTIONS)
 def command(
     model: str,
     inputs: tuple[str, ...],
@@ -97,6 +101,8 @@ def command(
               onnx-inspect cam reviews.onnx --text 'Not bad at all.' --method kernel-shap --words
               onnx-inspect cam yolo.onnx street.jpg --method rise --target box:40,298,180,668@person
     """
+    import functools
+
     from onnx_inspect.analysis import attributions
     from onnx_inspect.cam._budget import parse_budget
     from onnx_inspect.cli._session import (
@@ -119,21 +125,23 @@ def command(
     batch = hidden(read_batch(net, inputs, settings), hide, words, settings)
     render, of_batch = explained(batch)
     paths = figure_paths(out, [f"{stem(source)}-cam" for source in batch.sources])
-    with engines(settings) as make_engine:
-        results, skipped = explain_all(
-            net,
-            batch,
-            methods=methods or (TEXT_METHOD if batch.read_as else DEFAULT_METHOD,),
-            layers=layers,
-            params=params,
-            targets=[one for text in targets for one in parse(text, batch.labels, gamma=gamma, decoder=decoder)],
-            combine=combine,
-            smooth=smooth,
-            budget=parse_budget(budget) if budget is not None else None,
-            output=output,
-            seed=settings.seed,
-            make_engine=make_engine,
-        )
+    wanted = [one for text in targets for one in parse(text, batch.labels, gamma=gamma, decoder=decoder)]
+    explain = functools.partial(
+        explain_all,
+        methods=methods or (TEXT_METHOD if batch.read_as else DEFAULT_METHOD,),
+        params=params,
+        targets=wanted,
+        combine=combine,
+        smooth=smooth,
+        budget=parse_budget(budget) if budget is not None else None,
+        output=output,
+        seed=settings.seed,
+    )
+    if settings.engine == "ray":
+        results, skipped = _spread(explain, net, batch, layers, wanted, output, settings)
+    else:
+        with engines(settings) as make_engine:
+            results, skipped = explain(net, batch, layers=layers, make_engine=make_engine)
     found = [attribution for _, attribution in results]
     for note in _notes(results, skipped):
         say(note, settings)
@@ -150,7 +158,36 @@ def command(
             click.echo(str(path))
 
 
-def _notes(results: list[tuple[Scene, Attribution]], skipped: list[Skipped]) -> list[str]:
+def _spread(
+    explain: Explain,
+    net: Model,
+    batch: Batch,
+    layers: tuple[str, ...],
+    targets: list[Target],
+    output: str | None,
+    settings: Settings,
+) -> tuple[list[tuple[Any, Attribution]], list[Skipped]]:
+    """The same on a Ray cluster, in portions."""
+    from onnx_inspect.cli._dataset import estimate, maker
+    from onnx_inspect.remote import explain_spread
+
+    with estimate(settings) as report:
+        found, skipped = explain_spread(
+            explain,
+            net,
+            batch,
+            layers=layers,
+            targets=targets,
+            output=output,
+            make_engine=maker(settings),
+            workers=settings.workers,
+            cpus=settings.threads or 1,
+            report=report,
+        )
+    return list(found), skipped
+
+
+def _notes(results: list[tuple[Any, Attribution]], skipped: list[Skipped]) -> list[str]:
     """What was left out, and what was chosen for the user: layer and target."""
     notes = [f"{entry.method} skipped: {entry.error}" for entry in skipped]
     layers = [f"layer {v.layer.name!r}: {v.why}; choose another with --layer" for v, a in results if v.layer and v.why]

@@ -135,3 +135,23 @@ def test_what_a_portion_raises_is_told_as_it_is(cluster: None) -> None:
     with pytest.raises(InputError, match=r"^portion 3 is broken$"):
         list(spread(range(6), make, workers=2))
     assert list(spread([], make)) == []
+
+
+def test_maps_of_many_inputs_are_the_local_engines(cluster: None) -> None:
+    from onnx_inspect.inputs.read import read as read_inputs
+    from onnx_inspect.methods import explain_all
+    from onnx_inspect.remote import explain_spread
+
+    net = read(FIXTURES / "digits_convnet.onnx")
+    batch = read_inputs(net.inputs, [str(FIXTURES / "inputs" / "digit_*.png")], metadata=net.metadata)
+    explain = functools.partial(explain_all, methods=("recipro-cam", "rise"), params=(("masks", "50"),))
+    make = functools.partial(Engine, threads=1)
+    local, _ = explain(net, batch, make_engine=make)
+    plain: dict[str, Any] = {"layers": (), "targets": (), "output": None, "make_engine": make, "workers": 2}
+    spread_out, _ = explain_spread(explain, net, batch, **plain)
+    assert batch.n == 4
+    for (view, one), (chosen, two) in zip(local, spread_out, strict=True):
+        assert (view.layer, view.why) == (chosen.layer, chosen.why)
+        assert (one.method, one.layer, one.targets, one.sources) == (two.method, two.layer, two.targets, two.sources)
+        np.testing.assert_allclose(one.values, two.values, atol=1e-6)  # inputs run singly: other sums in float32
+        np.testing.assert_allclose(one.scores, two.scores, atol=1e-6)
