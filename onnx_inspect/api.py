@@ -76,11 +76,13 @@ class Explanation(Attribution):
         InputError
             The input is a signal.
         """
-        from onnx_inspect.render.cam import overlay
+        from onnx_inspect.render.cam import overlay, overlay_segments
 
         panel = self._panel(index)
         if panel.picture is None:
             raise InputError(f"{self.batch.sources[index]} is a signal, no picture: .save(FILE.png) draws it")
+        if panel.maps[0].segments is not None:
+            return overlay_segments(panel.picture, panel.maps[0].values, panel.maps[0].segments, alpha=alpha)
         return overlay(panel.picture, panel.maps[0].values, alpha=alpha, colormap=colormap)
 
     def save(self, path: str | Path) -> None:

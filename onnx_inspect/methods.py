@@ -13,6 +13,7 @@ from onnx_inspect import discover
 from onnx_inspect.analysis import combination
 from onnx_inspect.cam._budget import Budget, Meter
 from onnx_inspect.cam._component import principal_component
+from onnx_inspect.cam._concepts import Concepts
 from onnx_inspect.cam._probe import Account, Attribution, Maps, Probe, parse_params
 from onnx_inspect.engine import Engine
 from onnx_inspect.errors import InspectError, LayerError, MethodError, TargetError
@@ -21,7 +22,7 @@ from onnx_inspect.graph.model import Model
 from onnx_inspect.inputs.batch import Batch
 from onnx_inspect.scene import Memory, Scene, scene
 from onnx_inspect.smoothing import AUGMENTATIONS, augmented
-from onnx_inspect.targets import EveryClass, Target
+from onnx_inspect.targets import EveryClass, Target, label
 
 METHODS = "onnx_inspect.cam"
 SMOOTHING = ("augment", "eigen")
@@ -72,7 +73,15 @@ def attribute(
     account = Account()
     run = _smoothed(module, method, settings, smooth, meter, account)
     start, before = time.perf_counter(), view.sections.passes
-    values = run(view) if text is None or on_layer else text.on_tokens(run(view))
+    concepts = _concepts(module, view, settings)
+    if concepts is not None:
+        values = concepts.strongest
+    else:
+        values = run(view) if text is None or on_layer else text.on_tokens(run(view))
+    estimate = meter.estimate() if meter is not None else None
+    notes = view.fixed.notes if view.target is not None else ()
+    if meter is not None and estimate is None:
+        notes = (*notes, f"{method} takes no budget: it ran in full")
     after = view.sections.passes
     chosen = {name: getattr(settings, name) for name in module.Params.__dataclass_fields__}
     return Attribution(
@@ -91,16 +100,35 @@ def attribute(
         sources=view.batch.sources,
         target=view.target.describe() if view.target is not None else "",
         boxes=view.fixed.boxes if view.target is not None else (None,) * view.batch.n,
-        notes=view.fixed.notes if view.target is not None else (),
-        estimate=meter.estimate() if meter is not None else None,
+        notes=notes,
+        estimate=estimate,
         account=account if account.total is not None else None,
+        concepts=concepts,
     )
+
+
+def _concepts(module: Any, view: Scene, settings: Any) -> Concepts | None:
+    """What a method finds that makes several maps of each input, named by the labels; None for all others."""
+    if not hasattr(module, "concepts"):
+        return None
+    found: Concepts = module.concepts(view.probe(), settings)
+    names = tuple(
+        " · ".join(
+            label(view.batch.labels, int(c)).partition(",")[0]  # of synonyms the first
+            for c, gain in zip(classes, gains, strict=True)
+            if gain > 0
+        )
+        for classes, gains in zip(found.classes, found.gains, strict=True)
+    )
+    return replace(found, names=names)
 
 
 def _smoothed(
     module: Any, method: str, settings: Any, smooth: str | None, meter: Meter | None, account: Account
 ) -> Callable[[Scene], Maps]:
     """The method as it is run on a scene, with its smoothing."""
+    if smooth is not None and hasattr(module, "concepts"):
+        raise MethodError(f"{method} makes several maps of each input, which --smooth can't average")
     if smooth is None:
         return lambda view: module.attribute(replace(view.probe(), meter=meter, account=account), settings)
     if smooth == "eigen":

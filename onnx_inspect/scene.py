@@ -135,6 +135,7 @@ class Scene:
             score_activations=self._score_activations,
             logits=not none and bool(self.fixed.squash),
             independent=not none and self.fixed.squash == "sigmoid",
+            every_class=not none and self.fixed.serves_all,
             finer=self._finer,
             readings={} if none else self.fixed.readings,
             weights=self._weights,

@@ -14,7 +14,7 @@ from PIL import Image
 
 import onnx_inspect
 from onnx_inspect.cam._probe import Attribution
-from onnx_inspect.errors import InputError, OutputError, TargetError
+from onnx_inspect.errors import InputError, InspectError, OutputError, TargetError
 from onnx_inspect.graph.read import read
 from onnx_inspect.inputs.read import read as read_inputs
 from onnx_inspect.methods import attribute, scene
@@ -95,6 +95,28 @@ def test_numbers_and_figures_are_saved_by_suffix(tmp_path: Path) -> None:
     assert np.asarray(Image.open(tmp_path / "maps.png").convert("RGB")).std() > 20
     with pytest.raises(OutputError, match=r"\.jpg"):
         found.save(tmp_path / "maps.jpg")
+
+
+def test_a_budget_gives_an_estimate_that_says_so() -> None:
+    full = onnx_inspect.explain(NET, STAR, method="score-cam")
+    found = onnx_inspect.explain(NET, STAR, method="score-cam", budget=10)
+    assert full.estimate is None
+    assert found.estimate is not None
+    assert found.estimate.passes == (10,)
+    a, b = (one.values.ravel().astype(float) for one in (full, found))
+    assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.95
+    assert onnx_inspect.explain(NET, STAR, method="score-cam", budget="60s").estimate is not None
+    with pytest.raises(InspectError, match="a budget is a number of passes"):
+        onnx_inspect.explain(NET, STAR, method="score-cam", budget="soon")
+
+
+def test_concepts_are_laid_over_the_picture_in_their_own_colours() -> None:
+    found = onnx_inspect.explain(NET, STAR, method="dff", params={"concepts": 2})
+    assert found.concepts is not None
+    assert found.concepts.strengths.shape[:2] == (1, 2)
+    assert found.overlay().shape == PIXELS.shape
+    heat = onnx_inspect.explain(NET, STAR, method="mean-activation").overlay()
+    assert np.abs(found.overlay().astype(int) - heat).mean() > 5
 
 
 def test_a_notebook_gets_a_picture() -> None:

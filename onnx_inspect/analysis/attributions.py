@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx_inspect.analysis.token_saliency import parts
 from onnx_inspect.cam._probe import Attribution
 from onnx_inspect.inputs.batch import Batch
+from onnx_inspect.targets import label
 
 Meta = dict[str, Any]
 DRAWN = 24  # maps side by side at most
@@ -38,8 +39,17 @@ def drawn(attributions: Sequence[Attribution], index: int) -> list[Attribution]:
 
 
 def arrays(attributions: Sequence[Attribution], meta: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Everything ``maps.npz`` holds: (N, h, w) float32 by key, and `meta` as a JSON string."""
-    stored: dict[str, NDArray[Any]] = {k: a.values for k, a in zip(keys(attributions), attributions, strict=True)}
+    """Everything ``maps.npz`` holds: (N, h, w) float32 by key, and `meta` as a JSON string.
+
+    Of a method that finds concepts also each one's maps, ``key.concepts`` (N, R, h, w), and what it is made of,
+    ``key.vectors`` (R, K).
+    """
+    stored: dict[str, NDArray[Any]] = {}
+    for key, attribution in zip(keys(attributions), attributions, strict=True):
+        stored[key] = attribution.values
+        if attribution.concepts is not None:
+            stored[f"{key}.concepts"] = attribution.concepts.strengths
+            stored[f"{key}.vectors"] = attribution.concepts.vectors
     return stored | {"meta": np.array(json.dumps(meta))}
 
 
@@ -102,6 +112,7 @@ def _method(attribution: Attribution, batch: Batch) -> Meta:
         "budget": attribution.estimate.budget if attribution.estimate is not None else None,
         "provider": attribution.provider,
         "shape": list(attribution.values.shape),
+        "concepts": _concepts(attribution, batch),
         "inputs": [
             {
                 "source": source,
@@ -124,6 +135,24 @@ def _tokens(attribution: Attribution, batch: Batch, index: int) -> Meta:
         return {}
     found = parts(attribution.values[index, 0], index, batch.read_as)
     return {"tokens": [{"text": piece, "value": _number(np.float64(value))} for piece, value in found]}
+
+
+def _concepts(attribution: Attribution, batch: Batch) -> list[Meta] | None:
+    """What each concept stands for and how much of each input it is; null where the method finds none."""
+    found = attribution.concepts
+    if found is None:
+        return None
+    return [
+        {
+            "name": found.names[part],
+            "classes": [
+                {"index": int(index), "label": label(batch.labels, int(index)), "loss": _number(gain)}
+                for index, gain in zip(found.classes[part], found.gains[part], strict=True)
+            ],
+            "shares": [round(float(share), 6) for share in found.shares[:, part]],
+        }
+        for part in range(len(found.vectors))
+    ]
 
 
 def _estimate(attribution: Attribution, index: int) -> Meta | None:

@@ -43,6 +43,8 @@ def combine(attributions: Sequence[Attribution], how: str) -> Attribution:
     first = attributions[0]
     if len(attributions) == 1:
         return first
+    if first.concepts is not None:
+        raise MethodError(f"{first.method} finds other concepts at each layer, which can't become one map")
     size = tuple(max(extents) for extents in zip(*(a.values.shape[1:] for a in attributions), strict=True))
     stack = np.stack([ops.resize(np.stack([to_unit(m) for m in a.values]), size) for a in attributions])
     return replace(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from onnx_inspect import ops
 from onnx_inspect.analysis.montage import Montage, Tile
+from onnx_inspect.cam._concepts import Concepts
 from onnx_inspect.cam._probe import Attribution, is_flat
 from onnx_inspect.forms import present_input
 from onnx_inspect.inputs.batch import Batch
@@ -50,6 +51,25 @@ class _Slices:
 
 
 @dataclass(frozen=True)
+class Segments:
+    """Which of several parts is the strongest where, in one sample.
+
+    Attributes
+    ----------
+    number : ndarray, (H, W) of a picture or (L,) of a signal, int
+        From 0.
+    names : tuple of str
+        What each part stands for; "" where that is not known.
+    shares : tuple of float
+        How much of the sample each part is.
+    """
+
+    number: NDArray[np.intp]
+    names: tuple[str, ...]
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class CamMap:
     """One method's map of one sample, ready to be drawn.
 
@@ -69,6 +89,8 @@ class CamMap:
         The box that was explained, outlined on this map alone.
     estimate : str
         What it rests on, where a budget kept the method from running in full; how far shares add up, where they should.
+    segments : Segments or None
+        Which of a method's several parts `values` is the strength of; they are drawn in colours of their own.
     """
 
     method: str
@@ -80,6 +102,7 @@ class CamMap:
     peak: tuple[float, float] | None = None
     box: Box | None = None
     estimate: str = ""
+    segments: Segments | None = None
 
 
 @dataclass(frozen=True)
@@ -230,6 +253,9 @@ def _map(
 ) -> CamMap:
     raw = attribution.values[index]
     values, problem = prepare(raw, placement=placement, size=size, signed=signed)
+    segments = None
+    if attribution.concepts is not None and not problem:
+        values, segments = _segments(attribution.concepts, index, placement, size)
     score = float(attribution.scores[index])
     return CamMap(
         method=attribution.method,
@@ -237,13 +263,14 @@ def _map(
         target=attribution.targets[index] if attribution.class_aware else "looks at no class",
         score=score if attribution.class_aware and math.isfinite(score) else None,
         values=values[0] if size is not None and size[0] == 1 and values.ndim == 2 else values,
+        segments=segments,
         problem=problem,
         estimate=said_beside(attribution, index),
         box=_on_picture(attribution.boxes[index], placement, size)
         if attribution.class_aware and attribution.boxes
         else None,
         peak=None
-        if problem or attribution.values[index].max() <= 0
+        if problem or segments is not None or attribution.values[index].max() <= 0
         else _peak(attribution.peak(index), placement, size),
     )
 
@@ -253,6 +280,22 @@ def said_beside(attribution: Attribution, index: int) -> str:
     if attribution.estimate is not None:
         return attribution.estimate.describe(index)
     return attribution.account.describe(index) if attribution.account is not None else ""
+
+
+def _segments(
+    concepts: Concepts, index: int, placement: Placed | None, size: tuple[int, int] | None
+) -> tuple[Map, Segments]:
+    """Strength of the strongest concept at each place of what is drawn, in [0, 1], and which one it is."""
+    strengths = concepts.strengths[index] / concepts.strengths[index].max()
+    if placement is not None:
+        stack = np.stack([placement.to_original(one) for one in strengths])
+    else:
+        stack = ops.resize(strengths, size) if size is not None else strengths
+    values = stack.max(axis=0)
+    number = np.where(np.isfinite(values), stack, 0).argmax(axis=0)
+    if size is not None and size[0] == 1 and number.ndim == 2:
+        number = number[0]
+    return values, Segments(number, concepts.names, tuple(float(share) for share in concepts.shares[index]))
 
 
 def _peak(

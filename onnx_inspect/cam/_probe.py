@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_inspect.cam._budget import Estimate, Meter
+from onnx_inspect.cam._concepts import Concepts
 from onnx_inspect.errors import MethodError
 from onnx_inspect.ops import sigmoid, softmax
 from onnx_inspect.params import parse_params as parse_params
@@ -110,6 +111,8 @@ class Probe:
         tail, its gradient and that one's gradient.
     input_gradients : callable
         Gradients of variants' scores by the variants themselves, (B, C, H, W): a run of the model and its gradient.
+    every_class : bool
+        Whether the columns of the scores are all the classes that the model knows, by their index.
     finer : callable
         Gives the last activations of each finer resolution before the layer, (N, K, h, w) each, from coarse to fine.
     readings : mapping
@@ -143,6 +146,7 @@ class Probe:
     layer_gradients: LayerGradients = no_gradients
     layer_curvature: LayerGradients = no_gradients
     input_gradients: InputGradients = no_gradients
+    every_class: bool = False
     finer: Callable[[], tuple[Maps, ...]] = tuple
     readings: Mapping[str, int] = field(default_factory=dict)
     guided_gradients: InputGradients = no_gradients
@@ -227,6 +231,8 @@ class Attribution:
         What was spent under a budget; None where the map is the method's definition.
     account : Account or None
         What the shares add up to and what they should; None for methods whose shares needn't.
+    concepts : Concepts or None
+        The several maps of a method that finds parts; `values` then hold the strongest at each place.
     """
 
     values: Maps
@@ -247,6 +253,7 @@ class Attribution:
     boxes: tuple[tuple[float, float, float, float] | None, ...] = ()
     estimate: Estimate | None = None
     account: Account | None = None
+    concepts: Concepts | None = None
 
     @property
     def flat(self) -> tuple[bool, ...]:

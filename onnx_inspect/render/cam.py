@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
 from PIL import Image
 
 from onnx_inspect import ops
-from onnx_inspect.analysis.saliency import CamMap, CamPanel, Map, Picture
+from onnx_inspect.analysis.saliency import CamMap, CamPanel, Map, Picture, Segments
+from onnx_inspect.render import _segments
 from onnx_inspect.render import _style as style
 from onnx_inspect.render._style import DPI, FAINT, INK, LABEL, MARGIN, SMALL, WARN, Page
 
@@ -53,6 +56,23 @@ def overlay(
     share = alpha * (0.25 + 0.75 * np.abs(known)) if signed else alpha
     below = picture.mean(axis=2, keepdims=True) if signed else picture
     mixed = np.rint(share * colours + (1 - share) * below).astype(np.uint8)
+    return _hatched(mixed, picture, seen)
+
+
+def overlay_segments(picture: Picture, values: Map, segments: Segments, *, alpha: float = ALPHA) -> Picture:
+    """Lay the parts of a picture over it, (H, W, 3), uint8, each in its colour and as strong as it is there.
+
+    Parameters
+    ----------
+    values : ndarray, (H, W), float32, in [0, 1]
+        NaN where the network never saw the picture.
+    segments : Segments
+    """
+    return _hatched(_segments.paint(picture, values, segments.number, alpha), picture, np.isfinite(values))
+
+
+def _hatched(mixed: Picture, picture: Picture, seen: NDArray[np.bool_]) -> Picture:
+    """Hatch what the network never saw."""
     if not seen.all():
         pale = picture.mean(axis=2, keepdims=True) * 0.4 + 130
         stripes = style.hatching(*picture.shape[:2])[..., :1] < 200
@@ -132,9 +152,17 @@ def _height(sample: CamPanel, width: float) -> float:
     """Inches that a sample takes, its heading and the gap under it included."""
     heading = style.heading_height(len(_lines(sample, width))) + MARGIN / 2
     if sample.picture is None:
-        return heading + len(sample.maps) * (STRIP + 2 * style.line_height(SMALL) + GUTTER) + MARGIN
+        legends = [_segments.legend_height(result.segments) for result in sample.maps if result.segments is not None]
+        return heading + len(sample.maps) * (STRIP + 2 * style.line_height(SMALL) + GUTTER) + sum(legends) + MARGIN
     rows = max(1, math.ceil(len(sample.maps) / ROW))
-    return heading + rows * (_captions(sample) + _cell(sample.picture)[1] / DPI + GUTTER)
+    return heading + rows * _row(sample)
+
+
+def _row(sample: CamPanel) -> float:
+    """Inches from one row of pictures to the next: captions, picture, legend and gap."""
+    assert sample.picture is not None
+    legends = [_segments.legend_height(result.segments) for result in sample.maps if result.segments is not None]
+    return _captions(sample) + _cell(sample.picture)[1] / DPI + max(legends, default=0.0) + GUTTER
 
 
 def _captions(sample: CamPanel) -> float:
@@ -152,7 +180,7 @@ def _draw_pictures(page: Page, sample: CamPanel, top: float, alpha: float, name:
     for number, result in enumerate(sample.maps):
         row, column = divmod(number, _per_row(sample))
         left = MARGIN + (1 + column) * _pitch(sample)
-        above = top + row * (captions + size[1] / DPI + GUTTER)
+        above = top + row * _row(sample)
         room = _pitch(sample) - GUTTER
         _caption(page, left, above, room, result.method, _says(result, room), result.layer, result.estimate)
         if result.problem:
@@ -160,9 +188,16 @@ def _draw_pictures(page: Page, sample: CamPanel, top: float, alpha: float, name:
             _write_problem(axes, result.problem, size)
             continue
         values = _resized_map(result.values, size)
+        if result.segments is not None:
+            parts = replace(result.segments, number=_nearest(result.segments.number, size))
+            _place(page, left, above + captions, overlay_segments(picture, values, parts, alpha=alpha), sample, result)
+            _segments.legend(page, left, above + captions + size[1] / DPI, room, parts)
+            continue
         mixed = overlay(picture, values, alpha=alpha, colormap=name, signed=sample.signed)
         axes = _place(page, left, above + captions, mixed, sample, result)
         _mark(axes, result, sample.picture.shape)
+    if all(result.segments is not None for result in sample.maps):
+        return
     bar = page.axes(MARGIN + _width(sample) + GUTTER / 2, top + captions, 0.11, min(1.8, size[1] / DPI))
     _scale(bar, name, sample)
 
@@ -257,6 +292,12 @@ def _resized_map(values: Map, size: tuple[int, int]) -> Map:
     return np.where(shares > 0.5, smooth / np.maximum(shares, 0.5), np.nan).astype(np.float32)
 
 
+def _nearest(number: NDArray[np.intp], size: tuple[int, int]) -> NDArray[np.intp]:
+    """Numbers of parts at the paper's pixels."""
+    rows, columns = (np.arange(m) * n // m for n, m in zip(number.shape, size[::-1], strict=True))
+    return number[np.ix_(rows, columns)]
+
+
 # Signals
 
 
@@ -264,16 +305,14 @@ def _draw_signal(page: Page, sample: CamPanel, top: float, name: str) -> None:
     assert sample.signal is not None
     signal = np.asarray(sample.signal, np.float64)
     for result in sample.maps:
-        layer = f"  ·  {result.layer}" if result.layer else ""
+        layer = "".join(f"  ·  {part}" for part in (result.layer, result.estimate) if part)
         page.text(MARGIN, top, style.fit(result.method, LENGTH, weight="bold"), weight="bold")
         says = style.fit((result.problem or _says(result, LENGTH / 2)) + layer, LENGTH - 1.6, size=SMALL)
         page.text(MARGIN + 1.6, top + 0.02, says, size=SMALL, color=WARN if result.problem else INK)
         top += style.line_height(LABEL) + 0.04
         axes = page.axes(MARGIN, top, LENGTH, STRIP)
         if not result.problem:
-            strip = style.colourise(result.values[None], name, -1 if sample.signed else 0, 1)
-            pale = (strip * 0.5 + 127.5).astype(np.uint8)
-            style.show(axes, pale, stretch=True, smooth=True)
+            style.show(axes, _strip(result, name, sample.signed), stretch=True, smooth=result.segments is None)
             axes.images[0].set_extent((-0.5, signal.shape[1] - 0.5, 0, 1))
             axes.images[0].set_transform(axes.get_xaxis_transform())
         for channel in signal:
@@ -283,6 +322,18 @@ def _draw_signal(page: Page, sample: CamPanel, top: float, name: str) -> None:
         axes.set_xlim(-0.5, signal.shape[1] - 0.5)
         axes.set_xticks([0, signal.shape[1] - 1], ["0", str(signal.shape[1] - 1)], fontsize=SMALL)
         axes.tick_params(length=2, width=0.6, pad=2)
-        if result is sample.maps[0]:
+        if result is sample.maps[0] and result.segments is None:
             _scale(page.axes(MARGIN + LENGTH + GUTTER / 2, top, 0.11, STRIP), name, sample)
         top += STRIP + 2 * style.line_height(SMALL) - style.line_height(LABEL) + GUTTER
+        if result.segments is not None:
+            _segments.legend(page, MARGIN, top - GUTTER, LENGTH, result.segments)
+            top += _segments.legend_height(result.segments)
+
+
+def _strip(result: CamMap, name: str, signed: bool) -> Picture:
+    """A map as one row of pale colours, to be drawn behind a signal."""
+    if result.segments is not None:
+        paper = np.full((1, len(result.values), 3), 255, np.uint8)
+        return _segments.paint(paper, result.values[None], result.segments.number[None], ALPHA / 2)
+    colours = style.colourise(result.values[None], name, -1 if signed else 0, 1)
+    return (colours * 0.5 + 127.5).astype(np.uint8)

@@ -82,6 +82,66 @@ def test_eigen_smoothing_applies_to_weighted_channels_and_is_refused_elsewhere(r
     assert 0.3 < np.corrcoef(first, second)[0, 1] < 0.99999
 
 
+def test_a_budget_is_kept_and_said_in_json_and_words(run: Run, tmp_path: Path) -> None:
+    words = ["--method", "score-cam", "--method", "rise", "--method", "recipro-cam", "--budget", "20"]
+    result = run("cam", NET, STAR, CROSS, *words, "-o", tmp_path, "--json")
+    assert result.code == 0, result.err
+    for method, whole in (("score-cam", 40), ("rise", 1000)):
+        entry = result.json["methods"][method]
+        assert entry["budget"] == "20 passes"
+        assert entry["passes"] <= 2 * 20 + 2
+        for one in entry["inputs"]:
+            assert one["estimate"]["passes"] <= 20
+            assert one["estimate"]["of"] >= whole
+            assert one["estimate"]["stable_from"] == 0.97
+        assert f"{method}, {STAR}: estimate: " in result.err
+    closed = result.json["methods"]["recipro-cam"]  # takes no budget: it is what it always is
+    assert closed["budget"] is None
+    assert closed["inputs"][0]["estimate"] is None
+    assert "recipro-cam takes no budget" in result.err
+
+
+def test_without_a_budget_nothing_is_estimated(run: Run, tmp_path: Path) -> None:
+    result = run("cam", NET, STAR, "--method", "score-cam", "-o", tmp_path, "--json")
+    assert result.json["methods"]["score-cam"]["inputs"][0]["estimate"] is None
+    assert "estimate" not in result.err
+    wrong = run("cam", NET, STAR, "--method", "score-cam", "--budget", "much", "-o", tmp_path)
+    assert wrong.code == 2
+    assert "a budget is a number of passes like 200, or of seconds like 5s, got 'much'" in wrong.err
+
+
+def test_copies_share_a_budget(run: Run, tmp_path: Path) -> None:
+    """Six augmented copies of 48 passes: 8 each."""
+    words = ["--method", "score-cam", "--smooth", "augment", "--budget", "48", "-o", tmp_path, "--json"]
+    found = run("cam", NET, STAR, *words).json["methods"]["score-cam"]["inputs"][0]["estimate"]
+    assert found["passes"] <= 48
+
+
+def test_concepts_are_told_and_saved_for_all_inputs_together(run: Run, tmp_path: Path) -> None:
+    words = ["--method", "dff", "--param", "concepts=3", "--save", tmp_path / "m.npz", "-o", tmp_path, "--json"]
+    result = run("cam", NET, STAR, CROSS, *words)
+    assert result.code == 0, result.err
+    concepts = result.json["methods"]["dff"]["concepts"]
+    assert [len(c["shares"]) for c in concepts] == [2, 2, 2]
+    np.testing.assert_allclose(np.sum([c["shares"] for c in concepts], axis=0), 1, atol=1e-5)
+    best = {c["classes"][0]["label"] for c in concepts}
+    assert best & {"star", "cross"}  # what is in the pictures is among what concepts speak for
+    stored = arrays(tmp_path / "m.npz")
+    grid = stored["dff"].shape[1:]
+    assert stored["dff.concepts"].shape == (2, 3, *grid)
+    assert stored["dff.vectors"].shape[0] == 3
+    np.testing.assert_array_equal(stored["dff.concepts"].max(axis=1), stored["dff"])
+    smoothed = run("cam", NET, STAR, "--method", "dff", "--smooth", "augment", "-o", tmp_path)
+    assert smoothed.code == 2
+    assert "several maps" in smoothed.err
+
+
+def test_d_rise_explains_boxes_and_says_what_else_to_use(run: Run, tmp_path: Path) -> None:
+    result = run("cam", NET, STAR, "--method", "d-rise", "-o", tmp_path)
+    assert result.code == 2
+    assert "give --target box:best or box:x0,y0,x1,y1, or take --method rise" in result.err
+
+
 @pytest.fixture
 def mlp(tmp_path: Path) -> Path:
     """A model of pictures without any map: 8x8 pixels as one row, and one linear layer."""

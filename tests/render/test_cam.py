@@ -15,10 +15,11 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
-from onnx_inspect.analysis.saliency import CamMap, CamPanel
+from onnx_inspect.analysis.saliency import CamMap, CamPanel, Segments
+from onnx_inspect.render import _segments
 from onnx_inspect.render import _style as style
 from onnx_inspect.render._save import save
-from onnx_inspect.render.cam import ROW, draw, figure_size, overlay
+from onnx_inspect.render.cam import ROW, draw, figure_size, overlay, overlay_segments
 
 RNG = np.random.default_rng(6)
 PICTURE = RNG.integers(0, 255, (20, 30, 3)).astype(np.uint8)
@@ -65,6 +66,67 @@ def test_an_overlay_is_the_mixture_of_colour_and_picture(alpha: float) -> None:
 def test_the_default_is_half_of_turbo() -> None:
     values = RNG.random((20, 30)).astype(np.float32)
     np.testing.assert_array_equal(overlay(PICTURE, values), overlay(PICTURE, values, alpha=0.5, colormap="turbo"))
+
+
+def segments(shape: tuple[int, ...]) -> Segments:
+    return Segments(RNG.integers(0, 3, shape), ("tabby · tiger cat", "", "a very long name " * 9), (0.5, 0.3, 0.2))
+
+
+def test_parts_have_the_legends_colours_over_the_grey_picture() -> None:
+    values, parts = np.ones((20, 30), np.float32), segments((20, 30))
+    found = overlay_segments(PICTURE, values, parts, alpha=0.5)
+    legend = drawn(cam_panel(cam_map(values, segments=parts)))
+    squares = [p for p in legend.findobj(Rectangle) if p.get_width() == _segments.SQUARE]
+    assert len(squares) == 3
+    for y, x in np.ndindex(20, 30):
+        colour = np.array(squares[parts.number[y, x]].get_facecolor()[:3]) * 255
+        expected = 0.9 * colour + 0.1 * PICTURE[y, x].mean()
+        assert np.abs(found[y, x] - expected).max() <= 0.51
+    none = overlay_segments(PICTURE, np.full((20, 30), np.nan, np.float32), parts)
+    np.testing.assert_array_equal(none, overlay(PICTURE, np.full((20, 30), np.nan, np.float32)))
+
+
+def test_a_legend_says_each_parts_share_and_name_and_keeps_to_its_column() -> None:
+    figure = drawn(cam_panel(cam_map(segments=segments((20, 30)), method="dff"), cam_map()))
+    found = words(figure)
+    assert "50%  tabby · tiger cat" in found
+    assert "30%  part 2" in found
+    assert any(word.startswith("20%  a very") and word.endswith(("…", "...")) for word in found)
+    stays_on_the_page(figure)
+
+
+def stays_on_the_page(figure: Figure) -> None:
+    """No text leaves the page."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    width, height = canvas.get_width_height()
+    for text in figure.findobj(Text):
+        if text.get_text():
+            box = text.get_window_extent()
+            assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1, text.get_text()
+
+
+def test_a_figure_of_parts_alone_has_no_colour_scale() -> None:
+    both = drawn(cam_panel(cam_map(segments=segments((20, 30))), cam_map()))
+    alone = drawn(cam_panel(cam_map(segments=segments((20, 30)))))
+    assert "relative evidence" in words(both)
+    assert "relative evidence" not in words(alone)
+
+
+def test_a_signals_parts_are_drawn_behind_it_with_their_legend() -> None:
+    signal = np.sin(np.arange(90) / 9)[None]
+    result = cam_map(RNG.random(90), segments=segments((90,)))
+    figure = drawn(CamPanel("wave", (result, cam_map(RNG.random(90))), signal=signal))
+    assert "50%  tabby · tiger cat" in words(figure)
+    stays_on_the_page(figure)
+
+
+def test_an_estimate_is_said_under_its_map() -> None:
+    said = "estimate: 20 of 400 passes, stability 0.91"
+    figure = drawn(cam_panel(cam_map(estimate=said), cam_map()))
+    assert said in words(figure)
+    signal = CamPanel("wave", (cam_map(RNG.random(90), estimate=said),), signal=np.zeros((1, 90)))
+    assert any(said in word for word in words(drawn(signal)))
 
 
 def test_what_the_network_never_saw_is_grey_pale_and_hatched() -> None:
