@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from onnx_inspect import methods as explain
 from onnx_inspect.cam._budget import Budget
+from onnx_inspect.cam.recipro_cam import window
 from onnx_inspect.errors import InspectError
 from onnx_inspect.graph.read import read
 from onnx_inspect.inputs.batch import Batch
@@ -115,6 +116,19 @@ def slow_recipro_cam(plain: Plain, x: NDArray[np.float32], target: int) -> NDArr
     return out
 
 
+def slow_windowed_recipro_cam(plain: Plain, x: NDArray[np.float32], target: int) -> NDArray[np.float64]:
+    a = plain.activation(x)
+    out = np.zeros(a.shape[1:])
+    for i in range(a.shape[1]):
+        for j in range(a.shape[2]):
+            alone = np.zeros_like(a)
+            for k in range(max(i - 1, 0), min(i + 2, a.shape[1])):
+                for m in range(max(j - 1, 0), min(j + 2, a.shape[2])):
+                    alone[:, k, m] = a[:, k, m] / 2 ** (abs(i - k) + abs(j - m))
+            out[i, j] = plain.after(x, alone)[target]
+    return out
+
+
 def slow_eigen_cam(plain: Plain, x: NDArray[np.float32], target: int) -> NDArray[np.float64]:
     a = plain.activation(x).astype(np.float64)
     v = np.linalg.svd(a.reshape(len(a), -1).T, full_matrices=False)[2][0]
@@ -122,10 +136,12 @@ def slow_eigen_cam(plain: Plain, x: NDArray[np.float32], target: int) -> NDArray
     return out if np.corrcoef(out.ravel(), a.mean(axis=0).ravel())[0, 1] >= 0 else -out
 
 
+PAPER = {"window": "1", "score": "probability"}
 SLOW = {
     "score-cam": slow_score_cam,
     "ablation-cam": slow_ablation_cam,
-    "recipro-cam": slow_recipro_cam,
+    "recipro-cam": slow_windowed_recipro_cam,
+    "recipro-cam, paper": slow_recipro_cam,
     "eigen-cam": slow_eigen_cam,
 }
 
@@ -148,7 +164,8 @@ def test_method_equals_its_definition(method: str, name: str, layer: str, shape:
     plain, net = Plain(name, layer), read(FIXTURES / f"{name}.onnx")
     x = np.random.default_rng(3).uniform(-1, 1, (2, *shape)).astype(np.float32)
     view = explain.scene(net, batch_of(x, net.inputs[0].name), layer=layer, target=ClassTarget(1))
-    found = explain.attribute(view, method).values
+    kind, _, paper = method.partition(", ")
+    found = explain.attribute(view, kind, PAPER if paper else {}).values
     for n in range(2):
         expected = SLOW[method](plain, x[n], 1)
         assert found[n].shape == expected.shape
@@ -172,7 +189,7 @@ def test_recipro_cam_of_logits_is_cam_over_positions() -> None:
     x = np.random.default_rng(5).uniform(-1, 1, (2, 3, 12, 20)).astype(np.float32)
     view = explain.scene(net, batch_of(x, net.inputs[0].name), target=ClassTarget(0))
     cam = explain.attribute(view, "cam").values
-    alone = explain.attribute(view, "recipro-cam", {"score": "logit"}).values
+    alone = explain.attribute(view, "recipro-cam", PAPER | {"score": "logit"}).values
     np.testing.assert_allclose(alone * cam[0].size, cam, rtol=1e-3, atol=1e-4)
 
 
@@ -190,7 +207,9 @@ def test_ablation_cam_of_a_linear_tail_equals_its_tail_runs(monkeypatch: pytest.
     np.testing.assert_allclose(closed.values, run.values, atol=1e-5 * np.abs(run.values).max())
 
 
-@pytest.mark.parametrize("params", [{}, {"score": "logit"}, {"gaussian": "true"}])
+@pytest.mark.parametrize(
+    "params", [{}, {"score": "probability"}, {"gaussian": "true"}, PAPER, {"window": "5"}, PAPER | {"gaussian": "true"}]
+)
 def test_recipro_cam_of_a_linear_tail_equals_its_tail_runs(
     monkeypatch: pytest.MonkeyPatch, params: dict[str, str]
 ) -> None:
@@ -200,10 +219,18 @@ def test_recipro_cam_of_a_linear_tail_equals_its_tail_runs(
     view = explain.scene(net, batch_of(x, net.inputs[0].name))
     closed = explain.attribute(view, "recipro-cam", params)
     monkeypatch.setattr("onnx_inspect.cam._probe.Probe.pooled_scores", lambda self, pooled, of, probability: None)
+    monkeypatch.setattr("onnx_inspect.cam._probe.Probe.linear_weights", lambda self: None)
     run = explain.attribute(view, "recipro-cam", params)
     assert closed.tail_passes == 0
     assert run.tail_passes >= 3 * view.form.cells
     np.testing.assert_allclose(closed.values, run.values, atol=1e-5 * np.abs(run.values).max())  # float32's rounding
+
+
+def test_recipro_cams_window_keeps_its_middle_whole_and_evenly_less_beside() -> None:
+    np.testing.assert_array_equal(window(4, 1), np.eye(4))
+    assert window(4, 3).tolist() == [[1, 0.5, 0, 0], [0.5, 1, 0.5, 0], [0, 0.5, 1, 0.5], [0, 0, 0.5, 1]]
+    np.testing.assert_allclose(window(7, 5)[3], [0, 1 / 3, 2 / 3, 1, 2 / 3, 1 / 3, 0], rtol=1e-6)
+    assert window(1, 3).tolist() == [[1]]
 
 
 def test_recipro_cam_runs_a_tail_that_is_not_linear() -> None:

@@ -94,22 +94,23 @@ def test_methods_for_planes_say_so(model: Model, method: str) -> None:
 def test_recipro_cam_of_logits_is_cam_over_the_number_of_cells(model: Model) -> None:
     view = scene(model, planted())
     cam = methods.attribute(view, "cam").values
-    for params in ({"score": "logit"}, {"score": "logit", "gaussian": "true"}):
+    for params in ({"window": "1"}, {"gaussian": "true"}):
         alone = methods.attribute(view, "recipro-cam", params).values * cam[0].size
         inside = np.s_[:, 1:-1, 1:-1, 1:-1] if "gaussian" in params else np.s_[:]  # nothing is lost at the border
-        np.testing.assert_allclose(alone[inside], cam[inside], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(alone[inside], cam[inside], atol=1e-5 * np.abs(cam).max())  # float32's rounding
 
 
-@pytest.mark.parametrize("params", [{}, {"gaussian": "true"}])
+@pytest.mark.parametrize("params", [{}, {"gaussian": "true"}, {"window": "1", "score": "probability"}])
 def test_recipro_cam_by_runs_of_the_tail_equals_channel_means(
     model: Model, monkeypatch: pytest.MonkeyPatch, params: dict[str, str]
 ) -> None:
     view = scene(model, planted())
     closed = methods.attribute(view, "recipro-cam", params).values
     monkeypatch.setattr("onnx_inspect.cam._probe.Probe.pooled_scores", lambda self, pooled, of, probability: None)
+    monkeypatch.setattr("onnx_inspect.cam._probe.Probe.linear_weights", lambda self: None)
     found = methods.attribute(view, "recipro-cam", params)
     assert found.tail_passes >= 4 * 6 * 8
-    np.testing.assert_allclose(found.values, closed, atol=1e-6)
+    np.testing.assert_allclose(found.values, closed, atol=1e-5 * np.abs(closed).max())  # float32's rounding
 
 
 def test_occlusion_is_the_mean_loss_of_the_windows_that_hold_a_voxel(model: Model) -> None:
@@ -214,4 +215,4 @@ def test_a_panel_shows_the_slices_of_a_volume_and_marks_the_peak_in_its_slice(mo
     x, y = drawn.peak
     (slice_,) = (int(n) for x0, y0, x1, y1, n in shown.tiles if x0 <= x < x1 and y0 <= y < y1)
     assert BRIGHT[0] <= slice_ < BRIGHT[0] + EDGE
-    assert drawn.values[int(y), int(x)] > 0.7 * drawn.values.max()  # the middle of a cell lies between voxels
+    assert drawn.values[int(y), int(x)] > 0.6 * drawn.values.max()  # the middle of a cell lies between voxels
