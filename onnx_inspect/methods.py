@@ -112,9 +112,10 @@ def _concepts(module: Any, view: Scene, settings: Any) -> Concepts | None:
     if not hasattr(module, "concepts"):
         return None
     found: Concepts = module.concepts(view.probe(), settings)
+    numbered = "" if view.batch.labels is not None else "class "
     names = tuple(
         " · ".join(
-            label(view.batch.labels, int(c)).partition(",")[0]  # of synonyms the first
+            numbered + label(view.batch.labels, int(c)).partition(",")[0]  # of synonyms the first
             for c, gain in zip(classes, gains, strict=True)
             if gain > 0
         )

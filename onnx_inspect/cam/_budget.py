@@ -94,7 +94,7 @@ class Estimate:
         if self.complete[index]:
             return f"all {self.whole[index]} passes: no estimate"
         stability = self.stability[index]
-        said = "too few to tell whether it is stable" if np.isnan(stability) else f"stability {stability:.2f}"
+        said = "stability unknown" if np.isnan(stability) else f"stability {stability:.2f}"
         return f"estimate: {self.passes[index]} of {self.whole[index]} passes, {said}"
 
 

@@ -326,7 +326,7 @@ def _draw_signal(page: Page, sample: CamPanel, top: float, name: str) -> None:
             _scale(page.axes(MARGIN + LENGTH + GUTTER / 2, top, 0.11, STRIP), name, sample)
         top += STRIP + 2 * style.line_height(SMALL) - style.line_height(LABEL) + GUTTER
         if result.segments is not None:
-            _segments.legend(page, MARGIN, top - GUTTER, LENGTH, result.segments)
+            _segments.legend(page, MARGIN, top - GUTTER / 2, LENGTH, result.segments)
             top += _segments.legend_height(result.segments)
 
 

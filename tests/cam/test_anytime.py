@@ -217,4 +217,4 @@ def test_what_was_spent_is_said() -> None:
     assert found.complete == (False, True, False)
     assert found.describe(0) == "estimate: 50 of 80 passes, stability 0.93"
     assert found.describe(1) == "all 80 passes: no estimate"
-    assert found.describe(2) == "estimate: 6 of 80 passes, too few to tell whether it is stable"
+    assert found.describe(2) == "estimate: 6 of 80 passes, stability unknown"
