@@ -3,9 +3,10 @@
 python benchmarks/anytime.py DIR                          every photograph of DIR/index.json, both models and methods
 python benchmarks/anytime.py DIR --photos 4 --methods score-cam --models mobilenet_v1_025_128_fp32
 
-Columns: passes that the definition takes; the class-blind mean activation's cosine (the baseline to beat); the first budget, of a series that grows by a quarter, whose map has cosine 0.98, and its share of the whole; the cosine
-at a tenth of the passes; and what the stopping rule did by itself: passes, stability, cosine reached. Cosines are of
-maps as they are drawn, cut at 0 and scaled to [0, 1]: a map's offset would hide the rest of RISE's.
+Columns: passes that the definition takes; the class-blind mean activation's cosine (the baseline to beat); the first
+budget, of a series that grows by a quarter, whose map has cosine 0.98, and its share of the whole; the cosine at a
+tenth of the passes; and what the stopping rule did by itself: passes, stability, cosine reached. Cosines are of maps as
+they are drawn, cut at 0 and scaled to [0, 1]: a map's offset would hide the rest of RISE's.
 """
 
 from __future__ import annotations
