@@ -175,7 +175,7 @@ def range_wrong(garden: Garden) -> Plant | None:
     node = garden.rng.choice(found)
     factor = garden.rng.choice([12.0, 0.25])
     name = node.input[1]
-    own = f"{node.name}_planted_scale"
+    own = f"{node.output[0]}_planted_scale"
     garden.model.graph.initializer.append(
         numpy_helper.from_array((garden.value(name) * factor).astype(np.float32), own)
     )

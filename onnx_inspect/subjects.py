@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from onnx_inspect.graph.model import Model
 from onnx_inspect.graph.points import INPUT, Point, points
 from onnx_inspect.graph.steps import Quantisers, Steps
 from onnx_inspect.graph.surgery import expose
+from onnx_inspect.graph.weights import LEARNED, layer_weights
 from onnx_inspect.inputs.batch import Batch
 
 Arrays = dict[str, NDArray[Any]]
@@ -147,6 +148,11 @@ class ModelSubject:
         """Shapes that tensors have for one sample, as far as the inputs' decide them."""
         return bind(self.model, {name: array.shape for name, array in self.feeds(0).items()})
 
+    def weights(self) -> dict[str, Fingerprint]:
+        """Fingerprints of filters and matrices, by what their layers make."""
+        learned = (w for w in layer_weights(self.model) if w.role in LEARNED)
+        return {w.layer.output.name: sketch(w.array().reshape(1, -1), 1) for w in learned if np.prod(w.shape)}
+
     def answers(self) -> Arrays:
         """The model's outputs for all samples, (N, ...)."""
         found = self.plain.run(self.batch.arrays)
@@ -218,8 +224,9 @@ def _stepped(found: Fingerprint, subject: Subject, name: str) -> Fingerprint:
     return found if steps is None else replace(found, steps=(steps.scale, steps.zero_point))
 
 
-def side(subject: Subject, weights: Mapping[str, Fingerprint] = {}) -> Side:
+def side(subject: Subject) -> Side:
     """Run a model and tell alignment what it needs to know of it."""
+    weights = subject.weights() if isinstance(subject, ModelSubject) else {}
     return Side(subject.points, fingerprints(subject), subject.outputs, weights)
 
 

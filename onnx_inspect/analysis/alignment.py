@@ -13,7 +13,7 @@ from onnx_inspect.analysis.correspondence import Alignment as Alignment
 from onnx_inspect.analysis.correspondence import Match as Match
 from onnx_inspect.analysis.correspondence import Side as Side
 from onnx_inspect.analysis.courses import FORMS, Course, readers
-from onnx_inspect.analysis.fingerprints import closeness, likeness
+from onnx_inspect.analysis.fingerprints import Fingerprint, closeness, likeness
 from onnx_inspect.analysis.ties import QUANTISING, Tied, classes
 
 Floats = NDArray[np.float64]
@@ -22,6 +22,7 @@ MARGIN = 1.0  # digits by which the best must be closer than the next best
 OVERRULE = 3.0  # the same, where the graph speaks against it
 EVIDENCE = 1.5  # digits, or their worth in neighbours, that a match needs
 LEAD = 0.45  # of the best over the next best, where neighbours decide
+CORRELATED = 0.9  # weights that are one layer's, perhaps pruned or quantised
 ABSORBED = 0.5  # digits by which a quantised form must be closer than what it is made of, to be more than a form
 ONLY = 1.5  # times the worth of a past or a future that only one class of each model has
 # What other evidence is worth, in digits of closeness
@@ -69,7 +70,7 @@ class _Work:
         self.future = _equal(course_a.futures(), course_b.futures())
         self.kinds = _equal(course_a.kinds, course_b.kinds)  # of whole steps
         self.operators = _equal([tied.kind for tied in self.of_a], [tied.kind for tied in self.of_b])
-        self.weights = _same_weights(a, b, self.of_a, self.of_b)
+        self.weights = self._same_weights(course_a, course_b)
         self.sources = course_a.sources, course_b.sources
         self.readers = readers(course_a.sources), readers(course_b.sources)
         self.forms = _forms(self.of_a, FORMS), _forms(self.of_b, FORMS)
@@ -111,6 +112,27 @@ class _Work:
                 if 0 < close[other, number] < close[other, before] + ABSORBED:
                     close[other, number] = 0
         return close.T if side == 0 else close
+
+    def _same_weights(self, course_a: Course, course_b: Course) -> NDArray[np.bool_]:
+        """Which classes belong to steps whose weights correlate, each other's best."""
+        (rows, prints), (columns, others) = (self._weighted(side) for side in (0, 1))
+        same = np.zeros(self.values.shape, bool)
+        if not rows or not columns:
+            return same
+        found = likeness(prints, others).values
+        steps = course_a.steps(), course_b.steps()
+        for r, i in enumerate(rows):
+            c = int(found[r].argmax())
+            if found[r, c] >= CORRELATED and int(found[:, c].argmax()) == r:
+                same |= np.logical_and.outer(steps[0] == steps[0][i], steps[1] == steps[1][columns[c]])
+        return same
+
+    def _weighted(self, side: int) -> tuple[list[int], list[Fingerprint]]:
+        """Classes whose first member is made with weights, and these."""
+        model, found = self.sides[side], (self.of_a, self.of_b)[side]
+        names = [(k, model.points[tied.members[0]].name) for k, tied in enumerate(found)]
+        held = [(k, name) for k, name in names if name in model.weights]
+        return [k for k, _ in held], [model.weights[name] for _, name in held]
 
     def _comparable(self) -> NDArray[np.bool_]:
         """Which classes hold as many elements."""
@@ -309,18 +331,3 @@ def _telling(same: NDArray[np.bool_]) -> Floats:
 
 def _equal(a: Sequence[Any], b: Sequence[Any]) -> NDArray[np.bool_]:
     return np.array([[x == y for y in b] for x in a], bool).reshape(len(a), len(b))
-
-
-def _same_weights(a: Side, b: Side, of_a: Sequence[Tied], of_b: Sequence[Tied]) -> NDArray[np.bool_]:
-    """Which classes are made with weights that correlate, each other's best."""
-    same = np.zeros((len(of_a), len(of_b)), bool)
-    rows = [(i, a.points[c.members[0]].name) for i, c in enumerate(of_a) if a.points[c.members[0]].name in a.weights]
-    columns = [(j, b.points[c.members[0]].name) for j, c in enumerate(of_b) if b.points[c.members[0]].name in b.weights]
-    if not rows or not columns:
-        return same
-    found = likeness([a.weights[name] for _, name in rows], [b.weights[name] for _, name in columns]).values
-    for r, (i, _) in enumerate(rows):
-        c = int(found[r].argmax())
-        if found[r, c] >= 0.9 and found[:, c].argmax() == r:
-            same[i, columns[c][0]] = True
-    return same

@@ -27,7 +27,7 @@ class Side:
     outputs : tuple of str
         The model's own, in its order.
     weights : mapping of tensor name to ndarray
-        Sampled weights of the node that makes it; see :mod:`onnx_inspect.analysis.weight_matching`.
+        Of the weights that the node which makes it has learned, dequantised, as (out, in, ...).
     """
 
     points: tuple[Point, ...]

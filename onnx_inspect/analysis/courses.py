@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from onnx_inspect.analysis.fingerprints import Fingerprint
 from onnx_inspect.analysis.ties import MOVING, QUANTISING, Tied
 from onnx_inspect.graph.points import INPUT, Point
 
-PRODUCTS, PRODUCT, SCALINGS = ("Conv", "MatMul"), "product", ("Add", "Mul", "Sub", "BatchNormalization")
+PRODUCTS, PRODUCT = ("Conv", "MatMul"), "product"
+SCALINGS = ("Add", "Mul", "Sub", "BatchNormalization")  # their order doesn't count, where they join two
 FORMS = MOVING | QUANTISING
 
 
@@ -59,6 +63,10 @@ class Course:
         first = self.points[self.found[number].members[0]]
         return self.kinds[number], first.slot, self.prints[first.name].size
 
+    def steps(self) -> NDArray[np.int64]:
+        """Number of the step that each class belongs to: that of its last part."""
+        return np.array([self.ends.get(number, number) for number in range(len(self.found))])
+
     def pasts(self) -> list[int]:
         """What each class is made by, all the way from the inputs."""
         made: list[int] = []
@@ -76,7 +84,8 @@ class Course:
         after: list[list[tuple[int, int]]] = [[] for _ in self.found]
         for number in range(len(self.found) - 1, -1, -1):
             for reader in self.readers[number]:
-                own = [(self.found[reader].sources.index(number), made[reader])]
+                slot = 0 if self.found[reader].kind in SCALINGS else self.found[reader].sources.index(number)
+                own = [(slot, made[reader])]
                 after[number] += after[reader] if reader in self.through else own
             if number in self.ends:
                 made[number] = made[self.ends[number]]

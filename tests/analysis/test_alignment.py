@@ -176,6 +176,29 @@ def test_reordered_branches_are_matched_by_value() -> None:
         assert pairs[f"rp{k}"] == f"rq{k}"
 
 
+def test_weights_tell_branches_apart_where_everything_before_them_has_changed() -> None:
+    """Behind another first layer no activation is alike, and the graph looks the same from each of the branches."""
+
+    def edited(order: Sequence[str], names: str, seed: int) -> Model:
+        model = branches(order, names, np.random.default_rng(0))
+        proto = onnx.ModelProto()
+        proto.CopyFrom(model.proto)
+        first = np.random.default_rng(seed).normal(size=(3, 3, 3, 3)).astype(np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(first, "w0"))
+        for one in proto.graph.node:
+            one.input[:] = ["stem" if n == "x" else n for n in one.input]
+        proto.graph.node.insert(0, node("Conv", ["x", "w0"], ["before"], pads=[1] * 4))
+        proto.graph.node.insert(1, node("Relu", ["before"], ["stem"]))
+        return parse(proto.SerializeToString())
+
+    found, *_ = aligned(edited("abcd", "p", 1), edited("cdba", "q", 2), ["random", "random"])
+    pairs = {one: other for m in found.matches for one, other, _ in m.pairs}
+    assert {pairs[f"p{k}"] for k in "abcd"} == {f"q{k}" for k in "abcd"}
+    for k in "abcd":
+        assert pairs[f"p{k}"] == f"q{k}"
+        assert pairs[f"rp{k}"] == f"rq{k}"
+
+
 def test_names_that_lie_are_not_believed() -> None:
     """The same names on other branches: each is found where its values are."""
     a = branches("abcd", "p", np.random.default_rng(0))
