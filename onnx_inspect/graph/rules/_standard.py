@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from onnx_inspect.graph.declare import value_info
+from onnx_inspect.graph.model import constant_tensor, subgraphs
 from onnx_inspect.graph.rules._rule import Rule
 from onnx_inspect.graph.rules._step import NoRule, Step
 from onnx_inspect.graph.rules._writer import Writer
@@ -21,7 +24,7 @@ def function_of(node: onnx.NodeProto, writer: Writer) -> Rule:
         The standard defines it by no function, or only for other attributes.
     """
     body = _body(node, writer)
-    if body is None:
+    if body is None or any(subgraphs(inner) for inner in body.node):
         raise NoRule("there is no rule for this operator")
 
     def rule(step: Step) -> dict[int, str]:
@@ -38,6 +41,10 @@ def function_of(node: onnx.NodeProto, writer: Writer) -> Rule:
                     kept.append(_renamed(given[a.ref_attr_name], a.name))
             del copied.attribute[:]
             copied.attribute.extend(kept)
+            stored = constant_tensor(copied) if inner.op_type == "Constant" else None
+            if stored is not None:  # stored, so that what is computed from it is known
+                renamed[inner.output[0]] = writer.constant(np.asarray(numpy_helper.to_array(stored)))
+                continue
             writer.copy(copied, renamed)
         return step.through([renamed.get(name, "") for name in body.output])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from onnx_inspect.graph.rules._step import Step
 
 # Smallest and largest step of a type; behind them nothing changes.
@@ -10,7 +12,7 @@ BOUNDS = {
     **{f"uint{bits}": (0, 2**bits - 1) for bits in (2, 4, 8, 16)},
     **{"float8_e4m3fn": (-448, 448), "float8_e5m2": (-57344, 57344)},
 }
-NOTE = "gradients pass straight through the rounding of quantised numbers, and stop where those are saturated"
+NOTE = "gradients pass straight through the rounding of quantised numbers, and stop only where a range begins at 0"
 
 
 def real(step: Step, values: int, scale: int, zero: int, *, axis: int = 0, rank: int | None = None) -> str:
@@ -36,17 +38,21 @@ def along(step: Step, name: str, source: str, axis: int, rank: int | None) -> st
     return step.op("Unsqueeze", name, step.ints(range(1, rank - axis % rank))) if axis % rank < rank - 1 else name
 
 
-def written(step: Step, name: str, scale: str, output: int = 0) -> str:
-    """Real numbers as the steps that the node made of them: not rounded, and flat where the node's are saturated.
-
-    Steps at the very ends of their range count as saturated: a ReLU that a quantiser took over cuts there.
-    """
+def written(step: Step, name: str, scale: int, zero: int) -> str:
+    """Real numbers as the steps that the node made of them, not rounded; the numbers say where scale and zero lie."""
     step.writer.notes.add(NOTE)
-    steps = step.op("Div", name, scale)
-    bounds = BOUNDS.get(step.writer.spec(step.outputs[output]).dtype)
-    if bounds is None:
-        return steps
-    made = step.y(output)
-    low, high = (step.number(b) for b in bounds)
-    inside = step.op("Mul", step.flag("Greater", made, low), step.flag("Less", made, high))
-    return step.op("Mul", steps, inside)
+    return passed(step, step.op("Div", name, step.x(scale)), zero)
+
+
+def passed(step: Step, steps: str, zero: int) -> str:
+    """Steps, or their gradient, but 0 where the node's own are those of 0 and there are none below (or above).
+
+    That is how a ReLU looks that a quantiser took over. The other end of a range is where calibration happened to stop
+    counting: the real layer goes on there, and so do the gradients, which would else end at the strongest activations.
+    """
+    bounds = BOUNDS.get(step.writer.spec(step.outputs[0]).dtype)
+    zeros = step.value(zero) if step.has(zero) else np.zeros(1)
+    for bound, comparison in zip(bounds or (), ("Greater", "Less"), strict=False):
+        if zeros is not None and (zeros == bound).all():
+            steps = step.only(steps, comparison, step.y(), step.number(bound))
+    return steps

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 from onnx_inspect.graph.rules._rule import Gradients, rule
 from onnx_inspect.graph.rules._step import Step
-from onnx_inspect.graph.rules._steps_of_integers import BOUNDS, NOTE, along
+from onnx_inspect.graph.rules._steps_of_integers import NOTE, along, passed
 
 MICROSOFT = "com.microsoft"
 
 
 @rule("QuantizeLinear", integers=True)
 def quantize_linear(step: Step) -> Gradients:
-    """``1 / scale`` as if nothing were rounded; 0 where the result doesn't fit its type."""
+    """``1 / scale`` as if nothing were rounded."""
     if not step.wants(0):
         return {}
     step.writer.notes.add(NOTE)
     scale = _scale(step)
-    found = step.op("Div", step.g, scale)
-    bounds = BOUNDS.get(step.writer.spec(step.outputs[0]).dtype)
-    if bounds is not None:
-        steps = step.op("Div", step.x(0), scale)
-        if step.has(2):
-            steps = step.op("Add", steps, _along(step, 2))
-        low, high = (step.number(b) for b in (bounds[0] - 0.5, bounds[1] + 0.5))
-        found = step.only(step.only(found, "GreaterOrEqual", steps, low), "LessOrEqual", steps, high)
-    return {0: found}
+    return {0: passed(step, step.op("Div", step.g, scale), 2)}
 
 
 @rule("DequantizeLinear")

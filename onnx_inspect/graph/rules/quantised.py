@@ -21,7 +21,7 @@ def qlinear_conv(step: Step) -> list[str]:
     values = [real(step, 0, 1, 2), weight]
     if step.has(8):
         values.append(step.op("Mul", step.x(8), step.op("Mul", step.x(1), step.x(4))))
-    return [written(step, step.op("Conv", *values, **_settings(step, WINDOW)), step.x(6))]
+    return [written(step, step.op("Conv", *values, **_settings(step, WINDOW)), 6, 7)]
 
 
 @expansion("ConvInteger", integers=True)
@@ -39,7 +39,7 @@ def conv_integer(step: Step) -> list[str]:
 def qlinear_matmul(step: Step) -> list[str]:
     """A matrix product."""
     sides = [real(step, i, i + 1, i + 2, axis=axis, rank=step.rank(step.inputs[i])) for i, axis in ((0, -2), (3, -1))]
-    return [written(step, step.op("MatMul", *sides), step.x(6))]
+    return [written(step, step.op("MatMul", *sides), 6, 7)]
 
 
 @expansion("MatMulInteger", integers=True)
@@ -81,7 +81,7 @@ def qgemm(step: Step) -> list[str]:
         values.append(step.op("Mul", step.x(6), step.op("Mul", step.x(1), step.x(4))))
     made = step.op("Gemm", *values, alpha=step.attribute("alpha", 1.0), **turned)
     step.writer.notes.add(NOTE)
-    return [written(step, made, step.x(7)) if step.has(7) else made]
+    return [written(step, made, 7, 8) if step.has(7) else made]
 
 
 @expansion("QAttention", domain=MICROSOFT)
@@ -96,7 +96,7 @@ def qattention(step: Step) -> list[str]:
 def qlinear_pair(step: Step) -> list[str]:
     """A sum or a product."""
     kind = step.node.op_type.removeprefix("QLinear")
-    return [written(step, step.op(kind, real(step, 0, 1, 2), real(step, 3, 4, 5)), step.x(6))]
+    return [written(step, step.op(kind, real(step, 0, 1, 2), real(step, 3, 4, 5)), 6, 7)]
 
 
 @expansion("QLinearLeakyRelu", "QLinearSigmoid", domain=MICROSOFT, integers=True)
@@ -104,7 +104,7 @@ def qlinear_activation(step: Step) -> list[str]:
     """A function of one variable."""
     kind = step.node.op_type.removeprefix("QLinear")
     settings = {"alpha": step.attribute("alpha", 0.01)} if kind == "LeakyRelu" else {}
-    return [written(step, step.op(kind, real(step, 0, 1, 2), **settings), step.x(3))]
+    return [written(step, step.op(kind, real(step, 0, 1, 2), **settings), 3, 4)]
 
 
 @expansion("QLinearSoftmax", domain=MICROSOFT, integers=True)
@@ -113,14 +113,14 @@ def qlinear_softmax(step: Step) -> list[str]:
     axis = step.attribute("axis", -1)
     if step.attribute("opset", 13) < 13 and step.axis(axis, step.inputs[0]) != step.rank(step.inputs[0]) - 1:
         raise step.fail("its softmax goes over several axes")
-    return [written(step, step.op("Softmax", real(step, 0, 1, 2), axis=axis), step.x(3))]
+    return [written(step, step.op("Softmax", real(step, 0, 1, 2), axis=axis), 3, 4)]
 
 
 @expansion("QLinearConcat", domain=MICROSOFT, integers=True)
 def qlinear_concat(step: Step) -> list[str]:
     """Tensors of several scales joined."""
     parts = [real(step, i, i + 1, i + 2) for i in range(2, len(step.inputs), 3)]
-    return [written(step, step.op("Concat", *parts, axis=step.attribute("axis")), step.x(0))]
+    return [written(step, step.op("Concat", *parts, axis=step.attribute("axis")), 0, 1)]
 
 
 @expansion("QLinearAveragePool", domain=MICROSOFT, integers=True)
@@ -143,7 +143,7 @@ def _pooled(step: Step, kind: str, settings: dict[str, Any]) -> str:
     name = step.op(kind, name, **settings)
     if last:
         name = step.op("Transpose", name, perm=[0, *range(2, rank), 1])
-    return written(step, name, step.x(3))
+    return written(step, name, 3, 4)
 
 
 def _settings(step: Step, names: tuple[str, ...]) -> dict[str, Any]:

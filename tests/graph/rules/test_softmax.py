@@ -42,6 +42,23 @@ def test_large_logits_neither_overflow_nor_vanish() -> None:
         check([helper.make_node(kind, ["x"], ["y"])], {"x": x}, lambda x, f=formula: f(x, -1))
 
 
+def test_hidden_rows_that_the_model_looks_after_have_no_nan() -> None:
+    nodes = [
+        helper.make_node("Add", ["x", "mask"], ["masked"]),
+        helper.make_node("Softmax", ["masked"], ["shares"]),
+        helper.make_node("IsNaN", ["shares"], ["empty"]),
+        helper.make_node("Where", ["empty", "zero", "shares"], ["y"]),
+    ]
+    mask = np.array([[0.0, -np.inf, 0.0], [-np.inf, -np.inf, -np.inf]])
+    x = np.random.default_rng(0).normal(size=(2, 3))
+
+    def formula(x: Any) -> Any:
+        return torch.cat([torch.softmax(x[:1] + torch.tensor(mask[:1]).to(x.dtype), -1), 0 * x[1:]])
+
+    made = check(nodes, {"x": x}, formula, constants={"mask": mask, "zero": np.array(0.0)}, differences=False)
+    np.testing.assert_array_equal(made["x"][1], 0)
+
+
 def test_every_rule_of_the_file_is_tested() -> None:
     rules = {name for (_, name), rule in table().items() if rule.__module__.endswith(".softmax")}
     assert rules == set(CASES)
