@@ -15,6 +15,7 @@ from onnx_inspect.cam._budget import Budget, Meter
 from onnx_inspect.cam._component import principal_component
 from onnx_inspect.cam._concepts import Concepts
 from onnx_inspect.cam._probe import Account, Attribution, Maps, Probe, parse_params
+from onnx_inspect.embedded import at_embedding
 from onnx_inspect.engine import Engine
 from onnx_inspect.errors import InspectError, LayerError, MethodError, TargetError
 from onnx_inspect.forms import present_input
@@ -69,6 +70,9 @@ def attribute(
         raise MethodError(f"{method} explains pictures and signals, not volumes: use recipro-cam or occlusion")
     if module.CLASS_AWARE and view.target is None:
         raise TargetError(f"{method} explains a class score, but {view.reason}; eigen-cam needs none")
+    tokenwise = text is not None and getattr(module, "ON_TOKENS", False)
+    if tokenwise:
+        view = at_embedding(view)
     meter = Meter(budget) if budget is not None else None
     account = Account()
     run = _smoothed(module, method, settings, smooth, meter, account)
@@ -77,7 +81,7 @@ def attribute(
     if concepts is not None:
         values = concepts.strongest
     else:
-        values = run(view) if text is None or on_layer else text.on_tokens(run(view))
+        values = run(view) if text is None or on_layer or tokenwise else text.on_tokens(run(view))
     estimate = meter.estimate() if meter is not None else None
     notes = view.fixed.notes if view.target is not None else ()
     if meter is not None and estimate is None:
@@ -102,6 +106,7 @@ def attribute(
         boxes=view.fixed.boxes if view.target is not None else (None,) * view.batch.n,
         notes=notes,
         estimate=estimate,
+        tokenwise=tokenwise,
         account=account if account.total is not None else None,
         concepts=concepts,
     )

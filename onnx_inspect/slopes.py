@@ -69,6 +69,32 @@ def input_gradients(view: Scene, rows: Rows, of: Index, *, guided: bool = False)
     return view.in_blocks(run, of, size, view.whole)
 
 
+def variant_gradients(view: Scene, rows: Rows, of: Index) -> Maps:
+    """Gradient of the target score by the layer at variants of it, shown like them, (B, K, h, w)."""
+    if view.layer is None or view.form is None:
+        raise LayerError(view.blind)
+    split, form, captured = view.sections.split, view.form, view.captured
+    tensor = captured[split.tensor]
+
+    def run(positions: Index) -> Maps:
+        inputs = of[positions]
+        carried = {n: a[inputs] if a.ndim and len(a) == view.batch.n else a for n, a in captured.items()}
+        feeds = {**carried, split.tensor: restore(rows(positions), tensor, inputs, form)}
+        own = {i.name for i in view.tail.model.inputs}
+        made = [n for n in view.sections.tensors if n in {o.name for o in view.tail.model.outputs}]
+        outputs = {n: view.outputs[n][inputs] for n in view.sections.tensors}
+        if not view.fixed.linear:
+            found = view.tail.run({n: a for n, a in feeds.items() if n in own}, made)
+            outputs |= samples_first(view.tail, found, len(inputs))
+        total = np.zeros(feeds[split.tensor].shape)
+        for name, seed in view.fixed.slopes(outputs, inputs).items():
+            if name in made:
+                total += view.sections.layer_gradient(name, feeds, seed)
+        return present(total, form)
+
+    return view.in_blocks(run, of, 2 * tensor[0].nbytes, view.tail)
+
+
 def bias_shares(view: Scene, index: int) -> list[Maps]:
     """Each bias times the score's gradient by it, of one input: (K, h, w), signed; (K, 1, 1) where it has no place."""
     model, batch, shapes = view.context.model, view.batch, view.context.shapes

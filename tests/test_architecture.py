@@ -21,7 +21,7 @@ ORDER = (
     ("engine",),
     ("trace", "heads", "targets", "inputs", "forms", "stream"),
     ("cam", "analysis", "embed"),
-    ("scene", "sections", "slopes"),
+    ("scene", "sections", "slopes", "embedded"),
     ("methods", "smoothing", "attention", "capture", "baked", "relevance"),  # what wires methods and engine
     ("subjects", "framework", "measuring", "blaming", "closeups", "comparing"),  # two models
     ("likeness", "locking", "reasons", "tracking", "strips"),

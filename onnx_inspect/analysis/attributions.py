@@ -64,7 +64,7 @@ def describe(
     """
     first = attributions[0]
     text = batch.read_as
-    hidden = {"hidden": text.hiding.words} if text is not None else {}
+    hidden = {"hidden": text.hiding.words} if text is not None and not all(a.tokenwise for a in attributions) else {}
     methods = {key: _method(a, batch) for key, a in zip(keys(attributions), attributions, strict=True)}
     return {
         "model": model,
@@ -133,7 +133,7 @@ def _tokens(attribution: Attribution, batch: Batch, index: int) -> Meta:
     """A text's tokens (or words) with their values; nothing for pictures."""
     if batch.read_as is None:
         return {}
-    found = parts(attribution.values[index, 0], index, batch.read_as)
+    found = parts(attribution.values[index, 0], index, batch.read_as, every=attribution.tokenwise)
     return {"tokens": [{"text": piece, "value": _number(np.float64(value))} for piece, value in found]}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_inspect.analysis.saliency import said_beside
 from onnx_inspect.cam._probe import Attribution, is_flat
 from onnx_inspect.inputs.batch import Batch
 from onnx_inspect.inputs.tokens import TextInput
@@ -33,6 +34,8 @@ class TokenMap:
         The parts that speak most for the target, and most against it, strongest first.
     problem : str
         Why there is no evidence to show; "" where there is.
+    every : bool
+        Whether each token has a value, also those that are no text.
     """
 
     method: str
@@ -42,6 +45,7 @@ class TokenMap:
     pro: tuple[tuple[str, float], ...] = ()
     contra: tuple[tuple[str, float], ...] = ()
     problem: str = ""
+    every: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,12 @@ def of_batch(attributions: Sequence[Attribution], index: int, batch: Batch, *, s
     notes = [f"a hidden {unit} becomes {text.hiding.words}"]
     if text.hiding.fill is None:
         notes = [f"a hidden {unit} is left out by {text.hiding.words}"]
+    if all(a.tokenwise for a in attributions):
+        notes = []
+    if any(a.tokenwise for a in attributions):
+        said = [said_beside(a, index) for a in attributions]
+        notes += ["gradients are by the vector that stands for a token, summed or at its largest"]
+        notes += [f"{a.method}: {line}" for a, line in zip(attributions, said, strict=True) if line]
     if padded := len(tokens.pieces) - len(shown):
         notes.append(f"{padded} padding tokens are not shown")
     return TokenPanel(
@@ -93,9 +103,14 @@ def of_batch(attributions: Sequence[Attribution], index: int, batch: Batch, *, s
     )
 
 
-def parts(values: NDArray[Any], index: int, text: TextInput) -> list[tuple[str, float]]:
-    """The tokens (or words) of a text with their values (T,), in order; what was never hidden is left out."""
+def parts(values: NDArray[Any], index: int, text: TextInput, *, every: bool = False) -> list[tuple[str, float]]:
+    """The tokens (or words) of a text with their values (T,), in order; what was never hidden is left out.
+
+    With `every`, all tokens but padding, one by one.
+    """
     tokens, units = text.tokens[index], text.units[index]
+    if every:
+        return [(tokens.written[i], float(values[i])) for i in tokens.shown]
     found = []
     for unit in range(text.counts[index]):
         places = np.flatnonzero(units == unit)
@@ -107,7 +122,7 @@ def parts(values: NDArray[Any], index: int, text: TextInput) -> list[tuple[str, 
 def _map(attribution: Attribution, index: int, text: TextInput) -> TokenMap:
     values = attribution.values[index, 0]
     score = float(attribution.scores[index])
-    ranked = sorted(parts(values, index, text), key=lambda part: -part[1])
+    ranked = sorted(parts(values, index, text, every=attribution.tokenwise), key=lambda part: -part[1])
     return TokenMap(
         method=attribution.method,
         target=attribution.targets[index],
@@ -116,6 +131,7 @@ def _map(attribution: Attribution, index: int, text: TextInput) -> TokenMap:
         pro=tuple(part for part in ranked[:STRONGEST] if part[1] > 0),
         contra=tuple(part for part in ranked[::-1][:STRONGEST] if part[1] < 0),
         problem=_problem(values),
+        every=attribution.tokenwise,
     )
 
 

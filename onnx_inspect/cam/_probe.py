@@ -229,6 +229,8 @@ class Attribution:
         Choices made for the user.
     estimate : Estimate or None
         What was spent under a budget; None where the map is the method's definition.
+    tokenwise : bool
+        Whether a text's values are those of its tokens' vectors, also of tokens that are no text and never hidden.
     account : Account or None
         What the shares add up to and what they should; None for methods whose shares needn't.
     concepts : Concepts or None
@@ -252,6 +254,7 @@ class Attribution:
     target: str = ""
     boxes: tuple[tuple[float, float, float, float] | None, ...] = ()
     estimate: Estimate | None = None
+    tokenwise: bool = False
     account: Account | None = None
     concepts: Concepts | None = None
 

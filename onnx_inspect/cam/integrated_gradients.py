@@ -19,6 +19,7 @@ from onnx_inspect.cam._probe import Index, Maps, Probe
 CLASS_AWARE = True
 RESOLUTION = "input"
 USES_LAYER = False
+ON_TOKENS = True
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from onnx_inspect.cam._probe import Maps, Probe
 CLASS_AWARE = True
 RESOLUTION = "input"
 USES_LAYER = False
+ON_TOKENS = True
 
 
 @dataclass(frozen=True)

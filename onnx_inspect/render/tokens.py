@@ -76,7 +76,9 @@ def _draw_map(page: Page, panel: TokenPanel, one: TokenMap, top: float) -> float
     reach = 0.0 if one.problem else float(np.abs(one.values).max())
     name, low, label = (style.DIVERGING, -reach, "against · for") if panel.signed else (AMOUNT, 0.0, "")
     colours = style.colourise(one.values, name, low, reach)
-    tokens.draw(page, MARGIN, body, places, colours, [asked and not one.problem for asked in panel.asked])
+    tokens.draw(
+        page, MARGIN, body, places, colours, [(asked or one.every) and not one.problem for asked in panel.asked]
+    )
     if not one.problem:
         bar = page.axes(MARGIN + LINE + GUTTER, body, 0.11, _tall(panel, lines) - tokens.LEADING + tokens.GROUND)
         style.colourbar(bar, name, low, reach, label)
