@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,3 +104,22 @@ def test_activations_draw_layers_and_count_them(name: str, run: Run, tmp_path: P
     assert result.code == 0, result.err
     assert len(result.json["layers"]) >= 1
     assert len(result.json["figures"]) == len(list((tmp_path / "maps").glob("*.png")))
+
+
+BINARY = {"gtsrb_bnn_48_nhwc"}  # its activations are signs: flat everywhere
+CLASSIFIERS = [n for n, m in MODELS.items() if "classification" in m["task"] and not re.search("mlp|int8", n)]
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_every_classifier_has_a_gradient_unless_it_moves_in_steps(name: str, run: Run, tmp_path: Path) -> None:  # noqa: F811
+    model = MODELS[name]
+    options = [*preprocess_of(model, tmp_path), "--quiet", "--json", "-o", tmp_path / "maps"]
+    words = [word for method in ("grad-cam", "saliency") for word in ("--method", method)]
+    result = run("cam", REAL / model["file"], *inputs_of(model), *words, *options)
+    if name in BINARY:
+        assert result.code == 2
+        assert "zero everywhere at node" in result.json["error"]["message"]
+        return
+    assert result.code == 0, result.err
+    assert "grad-cam" in result.json["methods"]
+    assert not result.json["methods"]["grad-cam"]["inputs"][0]["flat"]

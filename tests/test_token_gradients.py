@@ -79,7 +79,7 @@ def test_json_names_every_token_and_says_nothing_of_hiding(run: Any, tmp_path: P
     found = run("cam", FIXTURES / "sentiment.onnx", "--text", SHORT, *words)
     assert found.code == 0, found.err
     tokens = found.json["methods"]["gradient-x-input"]["inputs"][0]["tokens"]
-    assert [token["text"] for token in tokens][0] == "[CLS]"
+    assert tokens[0]["text"] == "[CLS]"
     assert "hidden" not in found.json
     assert len(found.json["figures"]) == 1
 
