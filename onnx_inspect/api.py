@@ -150,7 +150,7 @@ def explain(
         an array as the network is fed, (N, C, H, W) float32 or whatever it takes.
     text : str or sequence of str
         Sentences, for a model that takes ids; ``A ||| B`` is a pair. Explain them by ``method="occlusion"`` or another
-        method that needs no layer.
+        method that hides tokens, or by the gradient of their vectors: ``method="integrated-gradients"``.
     tokenizer : str or Path, optional
         The model's ``tokenizer.json``; the one beside it where None.
     method : str

@@ -99,7 +99,8 @@ def command(
               onnx-inspect cam net.onnx cat.jpg --target 'tabby~tiger cat' --layer Relu:-1 --layer Relu:0 --combine max
               onnx-inspect cam net.onnx cat.jpg --method score-cam --method rise --budget 5s
               onnx-inspect cam reviews.onnx --text 'Not bad at all.' --method kernel-shap --words
-              onnx-inspect cam yolo.onnx street.jpg --method rise --target box:40,298,180,668@person
+              onnx-inspect cam reviews.onnx --text 'Not bad at all.' --method integrated-gradients
+              onnx-inspect cam yolo.onnx street.jpg --method hires-cam --target box:40,298,180,668@person
     """
     import functools
 
