@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ import numpy as np
 from onnx_inspect.errors import InspectError, MissingExtra, RunError
 
 T = TypeVar("T")
+PATIENCE = 10.0  # seconds for a connection
 BLOCKS = 1000  # that Ray keeps account of at most; portions share one where there are more
 
 
@@ -119,10 +121,31 @@ def _connected(cpus: int | None) -> Iterator[Any]:
 def _connect(ray: Any, cpus: int | None) -> None:
     address = os.environ.get("RAY_ADDRESS")
     local: dict[str, Any] = {} if address else {"num_cpus": cpus, "include_dashboard": False}
+    _reach(address or "")
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ray.exceptions.RayError, RuntimeError, ValueError) as error:
         raise RunError(f"no Ray cluster at {address or 'this machine'}: {_last_line(error)}") from error
+
+
+def _reach(address: str) -> None:
+    """See within seconds whether anybody answers at host:port; Ray itself waits for minutes.
+
+    Raises
+    ------
+    RunError
+        Nobody does.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return  # a word of Ray's own, like auto or local
+    try:
+        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+    except OSError as error:
+        raise RunError(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({error.strerror or error}): start one with"
+            " ray start --head, or unset RAY_ADDRESS to use this machine"
+        ) from error
 
 
 def _last_line(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from onnx_inspect.capture.local import into_memory, write
 from onnx_inspect.capture.setup import Job, job, source
 from onnx_inspect.cluster import spread
 from onnx_inspect.engine import Engine
-from onnx_inspect.errors import InputError
+from onnx_inspect.errors import InputError, RunError
 from onnx_inspect.graph.read import read
 from onnx_inspect.inputs.dataset import find
 
@@ -135,6 +135,14 @@ def test_what_a_portion_raises_is_told_as_it_is(cluster: None) -> None:
     with pytest.raises(InputError, match=r"^portion 3 is broken$"):
         list(spread(range(6), make, workers=2))
     assert list(spread([], make)) == []
+
+
+def test_a_cluster_that_does_not_answer_is_named_at_once() -> None:
+    from onnx_inspect.cluster import _reach
+
+    with pytest.raises(RunError, match=r"no Ray cluster answers at RAY_ADDRESS=127\.0\.0\.1:1"):
+        _reach("127.0.0.1:1")
+    _reach("auto")
 
 
 def test_maps_of_many_inputs_are_the_local_engines(cluster: None) -> None:
