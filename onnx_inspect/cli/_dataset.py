@@ -98,6 +98,13 @@ def default_map(source: Source, settings: Settings) -> list[Layer]:
     return [layer]
 
 
+def stream_of(source: Source, layers: Sequence[Layer], settings: Settings) -> Job:
+    """Plan to go through whole maps, no more than a portion of which is held."""
+    from onnx_inspect.capture.setup import job
+
+    return job(source, layers, pool_by="none", least=len(source.reader), make_engine=maker(settings))
+
+
 def job_of(source: Source, layers: Sequence[Layer], pool: Pool, settings: Settings, shard: int | None = None) -> Job:
     """Plan the capture of some layers."""
     from onnx_inspect.capture.setup import job

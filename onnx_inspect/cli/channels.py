@@ -116,7 +116,7 @@ def _stream(
     net = read_model(model)
     source = sets.source_of(net, data, settings, output)
     chosen = sets.layers_of(net, layers) or sets.default_map(source, settings)
-    return of_job(sets.job_of(source, chosen, "none", settings), source, chosen)
+    return of_job(sets.stream_of(source, chosen, settings), source, chosen)
 
 
 def _channels(stream: Stream, top: int, wanted: str | None, settings: Settings) -> list[Sheet]:

@@ -22,7 +22,7 @@ from onnx_inspect.render._style import DPI, FAINT, INK, LABEL, MARGIN, RULE, SMA
 # Inches
 ABOUT = 1.3  # left of the crops
 TILE, GAP = 0.7, 0.1
-BARS = 2.0
+BARS = 2.1
 NAMES = 0.85  # of the bars
 ROW = TILE + 2 * style.line_height(SMALL) + 0.1
 LEAST = 6.6  # of the page's width
@@ -220,7 +220,7 @@ def _bars(page: Page, sheet: Sheet, k: int, top: float) -> None:
     best = np.argsort(-table[:, k], kind="stable")[:MOST_BARS]
     left = MARGIN + ABOUT + _strip(sheet) + 0.25
     step = (ROW - 0.14) / MOST_BARS
-    axes = page.axes(left + NAMES, top, BARS - NAMES - 0.38, step * len(best))
+    axes = page.axes(left + NAMES, top, BARS - NAMES - 0.46, step * len(best))
     reach = float(np.abs(table[:, k]).max()) or 1.0
     values = table[best, k]
     colours = [POSITIVE if v >= 0 else NEGATIVE for v in values]
