@@ -52,7 +52,7 @@ OWNERS = {
     "exporters": ("exporters/",),
 }
 LATE = (
-    "sklearn",
+, "scipy", "torch", "ray", "tensorboard", "umap", "openTSNE")    "sklearn",
     "scipy",
     "torch",
     "ray",

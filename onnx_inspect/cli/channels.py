@@ -72,6 +72,8 @@ def command(
     from onnx_inspect.render import channels as render
     from onnx_inspect.trace import save_arrays
 
+    if concepts and wanted:
+        raise InputError("--concepts shows all of its concepts: leave out --channels")
     stream = _stream(model, data, layers, output, settings)
     if save is not None and len(stream.layers) > 1:
         raise InputError(f"--save holds one layer, but there are {len(stream.layers)}: name one with --layer")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onnx_inspect.errors import LayerError
 from tests.conftest import run_plainly
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -89,6 +90,30 @@ def test_concepts_say_what_they_decide_and_are_seeded(run: Run, data: Path, tmp_
         assert file["basis"].shape == (4, 16) and (file["basis"] >= 0).all()
 
 
+def test_without_a_way_to_the_scores_concepts_are_weighed_by_correlation(
+    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_way(*given: Any) -> None:
+        raise LayerError("the model can't be cut there")
+
+    monkeypatch.setattr("onnx_inspect.concepts._Tail", no_way)
+    words = ("--layer", "Relu:1", "--concepts", 4, "--top", 2, "--json", "-q", "-o", tmp_path / "a.png")
+    (layer,) = run("channels", NET, data, *words).json["layers"]
+    assert layer["measure"] == "correlation with the class score"
+    table = np.array(list(layer["importance"].values()))
+    assert table.shape == (10, 4) and np.abs(table).max() <= 1 and np.abs(table).max() > 0.3
+
+
+def test_signals_show_the_stretch_that_was_seen(run: Run, tmp_path: Path) -> None:
+    signals = np.random.default_rng(0).normal(size=(12, 2, 32)).astype(np.float32)
+    np.save(tmp_path / "signals.npy", signals)
+    words = ("--layer", "Relu:1", "--top", 2, "--json", "-q", "-o", tmp_path / "a.png")
+    (layer,) = run("channels", FIXTURES / "conv1d.onnx", tmp_path / "signals.npy", *words).json["layers"]
+    assert layer["receptive_field"] == [7]
+    boxes = [crop["box"] for one in layer["channels"] for crop in one["top"]]
+    assert boxes and all(0 <= start < stop <= 32 and stop - start <= 7 for start, stop in boxes)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -96,6 +121,7 @@ def test_concepts_say_what_they_decide_and_are_seeded(run: Run, data: Path, tmp_
         (("--layer", "Relu:1", "--channels", "x"), "no number and no range"),
         (("--layer", "Conv:1", "--concepts", "3"), "negative values"),
         (("--layer", "Relu:1", "--concepts", "99"), "no 99 concepts"),
+        (("--layer", "Relu:1", "--concepts", "3", "--channels", "0"), "leave out --channels"),
         (("--layer", "Relu:0", "--layer", "Relu:1", "--save", "x.npz"), "--save holds one layer"),
     ],
 )
