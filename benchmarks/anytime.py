@@ -15,7 +15,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from onnx_inspect.scene import Scene  # noqa: E402
 
 GOAL = 0.98
 GROWTH = 1.25
+NEVER = 2.0  # a stability that no map reaches
 FIRST = 8
 # The layer of SqueezeNet's default map is the class map itself: channel methods need the one before.
 LAYERS = {"squeezenet1_fp32": "Concat_60", "mobilenet_v1_025_128_fp32": None}
@@ -69,7 +70,7 @@ def main() -> None:
     options = parser.parse_args()
     for model in options.models:
         for method in options.methods:
-            report(model, method, [measured(view, photo, method) for photo, view in seen(options, model)])
+            report(model, method, (measured(view, photo, method) for photo, view in seen(options, model)))
 
 
 def seen(options: Any, name: str) -> Iterator[tuple[str, Scene]]:
@@ -120,7 +121,8 @@ def measured(view: Scene, photo: str, method: str) -> Row:
 
 
 def limited(view: Scene, method: str, passes: int) -> Any:
-    return explain.attribute(view, method, budget=Budget(passes=passes)).values[0]
+    """The map after so many passes, stable or not."""
+    return explain.attribute(view, method, budget=Budget(passes=passes, stable=NEVER)).values[0]
 
 
 def cosine(a: Any, b: Any) -> float:
@@ -128,14 +130,18 @@ def cosine(a: Any, b: Any) -> float:
     return float(u @ v / ((np.linalg.norm(u) * np.linalg.norm(v)) or 1.0))
 
 
-def report(model: str, method: str, rows: list[Row]) -> None:
+def report(model: str, method: str, measuring: Iterable[Row]) -> None:
+    """Print each photograph as it is measured, and a summary."""
     print(f"\n{model}, {method}")
     print(f"{'photograph':<24}{'whole':>6}{'blind':>7}{'0.98 at':>9}{'share':>7}{'a tenth':>9}   stops at (stability)")
-    for row in rows:
+    rows = []
+    for row in measuring:
+        rows.append(row)
         needed = "-" if row.needed is None else str(row.needed)
         print(
             f"{row.photo:<24}{row.whole:>6}{row.blind:>7.3f}{needed:>9}{row.share:>7.1%}{row.tenth:>9.4f}"
-            f"   {row.stopped:>4} ({row.stability:.3f}): {row.reached:.4f}"
+            f"   {row.stopped:>4} ({row.stability:.3f}): {row.reached:.4f}",
+            flush=True,
         )
     shares, tenths = [row.share for row in rows], [row.tenth for row in rows]
     blind = statistics.median(row.blind for row in rows)

@@ -73,7 +73,7 @@ def attribute(
     tokenwise = text is not None and getattr(module, "ON_TOKENS", False)
     if tokenwise:
         view = at_embedding(view)
-    meter = Meter(budget) if budget is not None else None
+    meter = Meter(budget, stable=budget.stable) if budget is not None else None
     account = Account()
     run = _smoothed(module, method, settings, smooth, meter, account)
     start, before = time.perf_counter(), view.sections.passes

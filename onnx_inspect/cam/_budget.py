@@ -16,7 +16,7 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True)
 class Budget:
-    """Passes for each input, or seconds for all of them together; one of the two.
+    """Passes for each input, or seconds for all of them together: one of the two; and the stability that ends it early.
 
     Raises
     ------
@@ -26,6 +26,7 @@ class Budget:
 
     passes: int | None = None
     seconds: float | None = None
+    stable: float = STABLE
 
     def __post_init__(self) -> None:
         """Check the amount."""
