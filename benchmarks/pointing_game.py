@@ -1,8 +1,9 @@
 """Does the map find the object? Hit rates of each method's strongest cell, with 95 % intervals and baselines.
 
 python benchmarks/pointing_game.py                 drawn shapes: single shapes, and pairs explained one at a time
-python benchmarks/pointing_game.py --real DIR      also the grids of four and corner pictures of DIR/index.json
-python benchmarks/pointing_game.py --methods occlusion rise:masks=500,score=probability --models squeezenet1_fp32
+python benchmarks/pointing_game.py --methods occlusion rise:masks=500,score=probability
+
+On real photographs: benchmarks/pointing_real.py.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,38 +23,28 @@ sys.path.insert(0, str(ROOT))
 
 from fixtures import shapes  # noqa: E402
 from onnx_inspect import methods as explain  # noqa: E402
-from onnx_inspect.errors import InspectError  # noqa: E402
 from onnx_inspect.graph.model import Model  # noqa: E402
 from onnx_inspect.graph.read import read as read_model  # noqa: E402
 from onnx_inspect.inputs.preprocess import Preprocess  # noqa: E402
-from onnx_inspect.inputs.read import read as read_inputs  # noqa: E402
 from onnx_inspect.targets import ClassTarget  # noqa: E402
 
 METHODS: list[tuple[str, dict[str, str]]] = [
     ("cam", {}),
     ("eigen-cam", {}),
     ("recipro-cam", {}),
-    ("recipro-cam", {"score": "logit"}),
+    ("recipro-cam", {"window": "1", "score": "probability"}),  # the paper's
     ("ablation-cam", {}),
     ("score-cam", {}),
 ]
-Box = Sequence[float]
 SIDE = 64  # pixels of a drawn picture
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--real", type=Path)
     parser.add_argument("--count", type=int, default=300)
-    parser.add_argument("--score-cam", action="store_true", help="run Score-CAM on the real models too (minutes)")
     parser.add_argument("--methods", nargs="+", type=parsed, metavar="NAME[:KEY=VALUE,...]", help="only these")
-    parser.add_argument("--models", nargs="+", metavar="ID", help="only these of DIR's models")
     options = parser.parse_args()
-    if options.count:
-        drawn(options.count, options.methods or METHODS)
-    if options.real is not None:
-        chosen = METHODS if options.score_cam else METHODS[:-1]
-        real(options.real, options.methods or chosen, options.models)
+    drawn(options.count, options.methods or METHODS)
 
 
 def parsed(text: str) -> tuple[str, dict[str, str]]:
@@ -135,72 +125,6 @@ def batch_of(net: Model, pictures: Any) -> Any:
         labels=None,
         notes=(),
     )
-
-
-def real(folder: Path, methods: list[tuple[str, dict[str, str]]], models: list[str] | None) -> None:
-    """Grids of four photographs and photographs in one corner, for every classifier that knows their classes."""
-    index = json.loads((folder / "index.json").read_text())
-    for model in index["models"]:
-        tasks = [task for image in index["images"] for task in tasks_of(image, model["id"])]
-        if not tasks or (models is not None and model["id"] not in models):
-            continue
-        net = read_model(folder / model["file"])
-        given = model["preprocess"]
-        preprocess = Preprocess(
-            size=(given["height"], given["width"]),
-            resize="stretch",
-            layout=given["layout"],
-            colour={"L": "GRAY"}.get(given["colour"], given["colour"]),
-            scale=given["scale"],
-            mean=tuple(given["mean"]),
-            std=tuple(given["std"]),
-        )
-        for kind in sorted({task[0] for task in tasks}):
-            chosen = [task for task in tasks if task[0] == kind]
-            print(f"\n{model['id']}, {kind}: {len(chosen)} questions")
-            for method, params in methods:
-                play(net, preprocess, folder, method, params, chosen)
-
-
-def tasks_of(image: dict[str, Any], model: str) -> list[tuple[str, str, int, Box, tuple[int, int]]]:
-    """(kind, file, class index, region that should hold the peak, size) of every question a picture asks a model."""
-    reference = image.get("reference", {}).get(model, {})
-    size = tuple(image["size"])
-    cells = image.get("cells") or {}
-    found = []
-    for photo, answer in reference.items():
-        if isinstance(answer, dict) and photo in cells and "class_index" in answer:
-            found.append((image["kind"], image["file"], int(answer["class_index"]), cells[photo], size))
-    return found
-
-
-def play(net: Model, preprocess: Preprocess, folder: Path, method: str, params: dict[str, str], tasks: Any) -> None:
-    hits, seconds, passes = 0, 0.0, 0
-    reads: Callable[..., Any] = read_inputs
-    for _, file, target, region, size in tasks:
-        batch = reads(
-            net.inputs,
-            [str(folder / file)],
-            named={},
-            preprocess=preprocess,
-            metadata={},
-            seed=0,
-            primary=None,
-            labels=None,
-        )
-        try:
-            view = explain.scene(net, batch, target=ClassTarget(target))
-            view.probe()  # the forward pass and the sessions are every method's, not this one's
-            start = time.perf_counter()
-            result = explain.attribute(view, method, params)
-        except InspectError as error:
-            print(f"  {method:<28} {error}")
-            return
-        seconds += time.perf_counter() - start
-        passes += result.passes + result.tail_passes
-        x, y = result.peak(0)
-        hits += bool(region[0] <= x * size[0] <= region[2] and region[1] <= y * size[1] <= region[3])
-    report(method, params, hits, len(tasks), seconds / len(tasks), passes / len(tasks))
 
 
 if __name__ == "__main__":

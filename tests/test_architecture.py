@@ -51,15 +51,8 @@ OWNERS = {
     "scipy": ("onnx_inspect/cam/", "onnx_inspect/embed/", "onnx_inspect/analysis/"),
     "exporters": ("exporters/",),
 }
-LATE = (
-, "scipy", "torch", "ray", "tensorboard", "umap", "openTSNE")    "sklearn",
-    "scipy",
-    "torch",
-    "ray",
-    "tensorboard",
-    "umap",
-    "openTSNE",
-)  # slow to import: never at the top of a module
+# Slow to import: never at the top of a module.
+LATE = ("sklearn", "scipy", "torch", "ray", "tensorboard", "umap", "openTSNE")
 CLI_TOP = ("click", "onnx_inspect.discover", "onnx_inspect.errors", "onnx_inspect._version", "onnx_inspect.cli")
 
 
