@@ -37,8 +37,8 @@ of the node's outputs, computed anew from ``step.x(i)`` by standard operators, a
 
 An operator without either is expanded by the function that the ONNX standard defines it with, where it has one.
 A derivative that is zero everywhere (Floor, Sign) is a rule too: one that returns nothing. Integers end the way back;
-``integers=True`` lets it go on through those that an operator makes, for quantised numbers, whose gradient is that of one
-step. What a reader of the gradients must know goes to ``step.writer.notes``.
+``integers=True`` lets it go on through those that an operator makes, for quantised numbers, whose gradient is that of
+one step. What a reader of the gradients must know goes to ``step.writer.notes``.
 """
 
 from __future__ import annotations
