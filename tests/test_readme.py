@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 STANDINGS = {  # what README calls by a reader's names
     "net.onnx": ROOT / "fixtures" / "shapes_resnet.onnx",
+    "net.int8.onnx": ROOT / "fixtures" / "int8_qdq.onnx",
     "net_int8.onnx": ROOT / "fixtures" / "int8_qdq.onnx",
     "cat.jpg": ROOT / "fixtures" / "inputs" / "shape_star.png",
     "vit.onnx": ROOT / "fixtures" / "digits_vit.onnx",

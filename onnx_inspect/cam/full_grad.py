@@ -30,7 +30,7 @@ def attribute(probe: Probe, params: Params) -> Maps:
     """Compute the maps, (N, H, W), non-negative; input and biases weigh alike, as in the paper."""
     of = np.arange(len(probe.inputs))
     own = probe.inputs * probe.input_gradients(lambda rows: probe.inputs[rows], of)  # (N, C, H, W)
-    totals = own.sum(axis=(1, 2, 3), dtype=np.float64)
+    totals = own.reshape(len(own), -1).sum(axis=1, dtype=np.float64)
     maps = [_psi(share, probe.inputs.shape[2:]) for share in own]
     for n in of:
         for share in probe.bias_shares(int(n)):
@@ -47,4 +47,4 @@ def _psi(share: Maps, size: tuple[int, ...]) -> Maps:
     positive = np.abs(share)
     positive = positive - positive.min()
     positive = positive / (positive.max() or 1)
-    return resize(positive.sum(axis=0)[None].astype(np.float32), (size[0], size[1]))[0]
+    return resize(positive.sum(axis=0)[None].astype(np.float32), size)[0]

@@ -139,6 +139,10 @@ def command(
         seed=settings.seed,
     )
     if settings.engine == "ray":
+        if budget is not None:
+            raise click.UsageError(
+                "--budget is spent in one process: leave out --engine ray", click.get_current_context()
+            )
         results, skipped = _spread(explain, net, batch, layers, wanted, output, settings)
     else:
         with engines(settings) as make_engine:

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from onnx_inspect.cam._probe import Index, Probe, Rows
+from onnx_inspect.errors import MethodError
 
 Score = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # (B, C, H, W) or (B, K, h, w) -> (B, classes)
 
@@ -36,6 +37,9 @@ def make(
     def refuse(rows: Rows, of: Index) -> NDArray[np.float64]:
         raise AssertionError("there is no tail")
 
+    def nonlinear(tolerance: float) -> NDArray[np.float32]:
+        raise MethodError("what follows the layer is no pooling and linear layer")
+
     return Probe(
         inputs=inputs,
         activations=np.zeros((count, 1, 1, 1), np.float32) if activations is None else activations,
@@ -44,7 +48,7 @@ def make(
         score_inputs=lambda rows, of: in_blocks(rows, of, score),
         score_activations=(lambda rows, of: in_blocks(rows, of, tail)) if tail is not None else refuse,
         logits=logits,
-        weights=lambda tolerance: np.zeros((count, 1), np.float32),
+        weights=nonlinear,
         rng=np.random.default_rng(seed),
     )
 
