@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks.siblings import KINDS, Sibling, Truth, made, tensors
 from onnx_inspect.analysis.alignment import align
+from onnx_inspect.comparing.subjects import ModelSubject, side
 from onnx_inspect.engine import Engine
 from onnx_inspect.errors import InspectError
 from onnx_inspect.graph.model import Model
@@ -28,7 +29,6 @@ from onnx_inspect.graph.points import INPUT
 from onnx_inspect.graph.read import read
 from onnx_inspect.inputs.paired import convention, paired
 from onnx_inspect.inputs.read import read as read_batch
-from onnx_inspect.subjects import ModelSubject, side
 
 Arrays = dict[str, NDArray[Any]]
 

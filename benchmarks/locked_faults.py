@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from onnx_inspect.analysis.verdict import Limits, verify
+from onnx_inspect.comparing.locking import lock
 from onnx_inspect.graph.model import Model
 from onnx_inspect.graph.read import parse, read
 from onnx_inspect.inputs.read import read as read_inputs
-from onnx_inspect.locking import lock
 
 ROOT = Path(__file__).parents[1]
 NETS = [ROOT / "fixtures" / f"{name}.onnx" for name in ("digits_convnet", "shapes_resnet", "digits_vit")]

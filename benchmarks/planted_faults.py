@@ -25,7 +25,7 @@ from onnx import numpy_helper
 from benchmarks.alignment import engine, files, subjects
 from benchmarks.siblings import made, producers
 from onnx_inspect.analysis.comparison import Comparison, Limits
-from onnx_inspect.comparing import compare
+from onnx_inspect.comparing.models import compare
 from onnx_inspect.graph.read import read
 from onnx_inspect.inputs.read import read as read_batch
 

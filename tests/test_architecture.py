@@ -19,12 +19,11 @@ ORDER = (
     ("graph",),
     ("feeds", "results", "cluster"),
     ("engine",),
-    ("trace", "heads", "targets", "inputs", "forms", "stream"),
+    ("trace", "heads", "targets", "inputs", "forms"),
     ("cam", "analysis", "embed"),
     ("scene", "sections", "slopes", "embedded"),
     ("methods", "smoothing", "attention", "capture", "baked", "relevance"),  # what wires methods and engine
-    ("subjects", "framework", "measuring", "blaming", "closeups", "comparing"),  # two models
-    ("likeness", "locking", "reasons", "tracking", "strips"),
+    ("comparing",),  # models with each other
     ("embedding", "channels", "concepts", "remote"),
     ("board",),
     ("render",),

@@ -15,15 +15,15 @@ from onnx import numpy_helper
 from benchmarks import planted_faults, siblings
 from onnx_inspect.analysis.comparison import Comparison, Limits
 from onnx_inspect.analysis.differences import Tolerance, difference
-from onnx_inspect.closeups import closeups
-from onnx_inspect.comparing import compare
+from onnx_inspect.comparing.closeups import closeups
+from onnx_inspect.comparing.models import compare
+from onnx_inspect.comparing.subjects import ModelSubject
 from onnx_inspect.engine import Engine
 from onnx_inspect.errors import InputError
 from onnx_inspect.graph.model import Model
 from onnx_inspect.graph.read import read
 from onnx_inspect.inputs.paired import paired
 from onnx_inspect.inputs.read import read as read_batch
-from onnx_inspect.subjects import ModelSubject
 
 NONE = Limits()
 

@@ -20,6 +20,7 @@ STANDINGS = {  # what README calls by a reader's names
     "net.onnx": ROOT / "fixtures" / "shapes_resnet.onnx",
     "net.int8.onnx": ROOT / "fixtures" / "int8_qdq.onnx",
     "net_int8.onnx": ROOT / "fixtures" / "int8_qdq.onnx",
+    "cross.png": ROOT / "fixtures" / "inputs" / "shape_cross.png",
     "cat.jpg": ROOT / "fixtures" / "inputs" / "shape_star.png",
     "vit.onnx": ROOT / "fixtures" / "digits_vit.onnx",
     "reviews.onnx": ROOT / "fixtures" / "sentiment.onnx",

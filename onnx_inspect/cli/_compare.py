@@ -17,11 +17,11 @@ from onnx_inspect.errors import InputError
 if TYPE_CHECKING:
     from onnx_inspect.analysis.closeup import Closeup
     from onnx_inspect.analysis.comparison import Comparison, Limits
-    from onnx_inspect.framework import Trace
+    from onnx_inspect.comparing.framework import Trace
+    from onnx_inspect.comparing.reasons import Twins
     from onnx_inspect.graph.model import Model
     from onnx_inspect.inputs.batch import Batch
     from onnx_inspect.inputs.preprocess import Preprocess
-    from onnx_inspect.reasons import Twins
 
 RANDOM = 4  # inputs that are made up where none are named
 
@@ -38,10 +38,10 @@ def layers(
     out: Path | None = None,
 ) -> Comparison:
     """Compare two models layer by layer, and print or draw what was found; `a` may be a framework's own network."""
-    from onnx_inspect.closeups import closeups
-    from onnx_inspect.comparing import compare
-    from onnx_inspect.framework import FrameworkSubject
-    from onnx_inspect.subjects import ModelSubject, block_of
+    from onnx_inspect.comparing.closeups import closeups
+    from onnx_inspect.comparing.framework import FrameworkSubject
+    from onnx_inspect.comparing.models import compare
+    from onnx_inspect.comparing.subjects import ModelSubject, block_of
 
     if _frameworks.is_source(b):
         raise InputError(f"{b} is a framework's network: name it first, and the file that was exported from it second")
@@ -106,8 +106,8 @@ def pair(
     quiet: bool = False,
 ) -> Twins:
     """Read two models, and the same inputs as each of them takes them; `quiet` where the choices were said before."""
+    from onnx_inspect.comparing.reasons import Twins
     from onnx_inspect.inputs.labels import read_labels
-    from onnx_inspect.reasons import Twins
 
     first, second = read_model(a), read_model(b)
     said = replace(settings, quiet=settings.quiet or quiet)

@@ -16,7 +16,7 @@ from onnx_inspect.errors import MethodError
 if TYPE_CHECKING:
     from onnx_inspect.analysis.drift import Drift, Limits
     from onnx_inspect.analysis.saliency import CamPanel
-    from onnx_inspect.reasons import Explained, Twins
+    from onnx_inspect.comparing.reasons import Explained, Twins
 
 WORST = 6  # pictures under the chart
 EACH = 24  # pictures that get a figure of their own
@@ -43,7 +43,7 @@ def reasons(twins: Twins, asked: Asked, limits: Limits, settings: Settings) -> D
     MethodError
         No input gives two maps that can be compared.
     """
-    from onnx_inspect.reasons import explain_both
+    from onnx_inspect.comparing.reasons import explain_both
 
     with engines(settings) as make_engine:
         found, sides = explain_both(

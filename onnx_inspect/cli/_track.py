@@ -81,8 +81,8 @@ def follow(
     out: Path | None,
 ) -> None:
     """Follow a run, draw it, and print what was found."""
+    from onnx_inspect.comparing.tracking import track
     from onnx_inspect.trace import save_arrays
-    from onnx_inspect.tracking import track
 
     if out is not None and out.suffix:
         raise click.UsageError(f"--out {out}: track writes several figures, so it takes a folder")
@@ -153,7 +153,7 @@ def _strips(
     steps: Sequence[Checkpoint], read: Any, batch: Any, views: Views, settings: Settings, make_engine: Any
 ) -> list[Strip]:
     """Strips of the first pictures; none, and a word about it, where the network has no maps and nobody asked."""
-    from onnx_inspect.strips import cam_strips, channel_strips
+    from onnx_inspect.comparing.strips import cam_strips, channel_strips
 
     if views.cam is not None:
         return cam_strips(

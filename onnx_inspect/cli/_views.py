@@ -15,8 +15,8 @@ from onnx_inspect.errors import InputError
 
 if TYPE_CHECKING:
     from onnx_inspect.analysis.comparison import Comparison
+    from onnx_inspect.comparing.reasons import Twins
     from onnx_inspect.graph.model import Layer, Model
-    from onnx_inspect.reasons import Twins
 
 FEW = 30  # inputs: with fewer CKA is mostly noise
 Read = Callable[..., "Twins"]
@@ -135,7 +135,7 @@ def strangers(read: Read, views: Views, settings: Settings, error: InputError | 
 def likeness(twins: Twins, views: Views, settings: Settings, *, out: Path | None, agree: bool | None = None) -> int:
     """Draw which layers of two models are alike, and print the nearest layer of B for each of A's."""
     from onnx_inspect.cli._session import emit, engines, figure_paths, save_figure, stem
-    from onnx_inspect.likeness import likeness as measure
+    from onnx_inspect.comparing.likeness import likeness as measure
     from onnx_inspect.render import cka as render
 
     a, b = twins.a, twins.b

@@ -39,7 +39,7 @@ def command(model: str, inputs: tuple[str, ...], out: Path | None, keep_inputs: 
     import json
 
     from onnx_inspect.cli._session import emit, engines, read_batch, read_model, say, write_text
-    from onnx_inspect.locking import lock
+    from onnx_inspect.comparing.locking import lock
 
     net = read_model(model)
     words = inputs or (() if settings.named else ("random",))

@@ -48,7 +48,7 @@ def command(model: str, lockfile: Path, inputs: tuple[str, ...], out: Path | Non
     """
     from onnx_inspect.analysis.verdict import Limits, verify
     from onnx_inspect.cli._session import emit, engines, read_model, say
-    from onnx_inspect.locking import inputs_of, lock, read_lock
+    from onnx_inspect.comparing.locking import inputs_of, lock, read_lock
     from onnx_inspect.render.lock import show
 
     settings: Settings = given.pop("settings")

@@ -13,13 +13,13 @@ from onnx import helper
 
 from benchmarks import siblings
 from onnx_inspect.analysis.alignment import Alignment, Side, align
+from onnx_inspect.comparing.subjects import ModelSubject, side
 from onnx_inspect.engine import Engine
 from onnx_inspect.graph.model import Model
 from onnx_inspect.graph.points import INPUT
 from onnx_inspect.graph.read import parse, read
 from onnx_inspect.inputs.paired import paired
 from onnx_inspect.inputs.read import read as read_batch
-from onnx_inspect.subjects import ModelSubject, side
 
 node = helper.make_node
 NETS = ("shapes_resnet", "digits_convnet", "digits_vit", "skip")

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from onnx_inspect.analysis.comparison import SILENT, Suspect
 from onnx_inspect.analysis.differences import Differences, difference
 from onnx_inspect.analysis.fingerprints import Fingerprint
+from onnx_inspect.comparing.measuring import Exchange, Measured, Segments, Spot
+from onnx_inspect.comparing.subjects import ModelSubject, Subject
 from onnx_inspect.engine import Engine
 from onnx_inspect.graph.constants import attributes
 from onnx_inspect.graph.dependence import descendants
 from onnx_inspect.graph.model import Model
 from onnx_inspect.graph.points import Point
 from onnx_inspect.graph.weights import LayerWeight, layer_weights
-from onnx_inspect.measuring import Exchange, Measured, Segments, Spot
-from onnx_inspect.subjects import ModelSubject, Subject
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx_inspect.analysis.depth import PLUMBING
 from onnx_inspect.analysis.lock import Inputs, Lock, from_text
 from onnx_inspect.analysis.sketch import Sketcher
+from onnx_inspect.comparing.stream import BUDGET, opened, pieces, sample_bytes, split
 from onnx_inspect.engine import Engine
 from onnx_inspect.errors import InputError, TargetError
 from onnx_inspect.graph import classifier as classifiers
@@ -26,7 +27,6 @@ from onnx_inspect.graph.model import METADATA_PREFIX, Layer, Model
 from onnx_inspect.inputs.batch import Batch
 from onnx_inspect.inputs.files import exists
 from onnx_inspect.inputs.read import read as read_inputs
-from onnx_inspect.stream import BUDGET, opened, pieces, sample_bytes, split
 from onnx_inspect.targets import matrix
 
 MOST = 32  # samples run at one time

@@ -67,7 +67,7 @@ class FrameworkSubject:
     batch : Batch
         Of the model that it is compared with; inputs go by their order.
     block : int
-        As of :class:`~onnx_inspect.subjects.ModelSubject`.
+        As of :class:`~onnx_inspect.comparing.subjects.ModelSubject`.
     """
 
     digest = ""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx_inspect.analysis.alignment import align
 from onnx_inspect.analysis.drift import Drift, Limits, drift
 from onnx_inspect.cam._probe import Attribution
+from onnx_inspect.comparing.subjects import ModelSubject, side
 from onnx_inspect.engine import Engine
 from onnx_inspect.errors import LayerError, TargetError
 from onnx_inspect.graph.model import Model
@@ -18,7 +19,6 @@ from onnx_inspect.graph.spatial import spatial
 from onnx_inspect.inputs.batch import Batch
 from onnx_inspect.methods import explain_all
 from onnx_inspect.scene import Scene, concrete_shapes
-from onnx_inspect.subjects import ModelSubject, side
 from onnx_inspect.targets import EveryClass, GivenClasses, Target, parse
 
 Classes = NDArray[np.intp]

@@ -8,12 +8,12 @@ import numpy as np
 
 from onnx_inspect.analysis import cka
 from onnx_inspect.analysis.depth import along_depth
+from onnx_inspect.comparing.stream import BUDGET, Index, opened, pieces, sample_bytes, split
 from onnx_inspect.engine import Engine
 from onnx_inspect.errors import InputError
 from onnx_inspect.graph.model import Layer, Model
 from onnx_inspect.inputs.batch import Batch
 from onnx_inspect.scene import concrete_shapes
-from onnx_inspect.stream import BUDGET, Index, opened, pieces, sample_bytes, split
 
 LAYERS = 32  # of each model at most, unless they are named
 MINIBATCH = 256  # samples at most: their Gram matrices are as wide

@@ -13,13 +13,13 @@ from onnx_inspect.analysis.alignment import Alignment, Match
 from onnx_inspect.analysis.differences import Difference, Differences, Tolerance
 from onnx_inspect.analysis.fingerprints import Fingerprint
 from onnx_inspect.analysis.ties import MOVING
+from onnx_inspect.comparing.subjects import ModelSubject, Subject
 from onnx_inspect.engine import Engine
 from onnx_inspect.errors import InputError, ModelError, RunError
 from onnx_inspect.graph.model import Model
 from onnx_inspect.graph.points import INPUT
 from onnx_inspect.graph.segments import MADE, segments
 from onnx_inspect.graph.steps import Steps
-from onnx_inspect.subjects import ModelSubject, Subject
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]

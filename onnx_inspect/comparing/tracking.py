@@ -13,6 +13,9 @@ from onnx_inspect.analysis import cka, procrustes
 from onnx_inspect.analysis.checkpoints import Checkpoint
 from onnx_inspect.analysis.statistics import LayerStatistics, Running
 from onnx_inspect.analysis.track import Embeddings, LayerTrack, Predictions, Track, WeightTrack, change, cosine
+from onnx_inspect.comparing.likeness import minibatches
+from onnx_inspect.comparing.locking import locked_layers
+from onnx_inspect.comparing.stream import opened, pieces, sample_bytes, split
 from onnx_inspect.engine import Engine
 from onnx_inspect.errors import InputError, TargetError
 from onnx_inspect.graph import classifier as classifiers
@@ -21,10 +24,7 @@ from onnx_inspect.graph.model import Layer, Model
 from onnx_inspect.graph.spatial import spatial
 from onnx_inspect.graph.weights import LEARNED, LayerWeight, distinct, layer_weights
 from onnx_inspect.inputs.batch import Batch
-from onnx_inspect.likeness import minibatches
-from onnx_inspect.locking import locked_layers
 from onnx_inspect.scene import concrete_shapes
-from onnx_inspect.stream import opened, pieces, sample_bytes, split
 from onnx_inspect.targets import dequantised, matrix, probabilities
 
 Array = NDArray[Any]

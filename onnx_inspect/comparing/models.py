@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from onnx_inspect.analysis.alignment import Alignment, align
 from onnx_inspect.analysis.comparison import Comparison, Limits, Pair, offence
 from onnx_inspect.analysis.differences import OutputAgreement, agreement, difference
-from onnx_inspect.blaming import Case, suspects
+from onnx_inspect.comparing.blaming import Case, suspects
+from onnx_inspect.comparing.measuring import Exchange, Measured, cuts, measure, spots
+from onnx_inspect.comparing.subjects import ModelSubject, Subject, side
 from onnx_inspect.engine import Engine
 from onnx_inspect.errors import StrangersError, TargetError
 from onnx_inspect.graph.classifier import find
 from onnx_inspect.graph.model import Model
 from onnx_inspect.graph.points import INPUT
-from onnx_inspect.measuring import Exchange, Measured, cuts, measure, spots
-from onnx_inspect.subjects import ModelSubject, Subject, side
 
 DRIFTED = 1e-6  # share of the outputs' energy by which a run of all layers may differ from a plain one
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from onnx_inspect.analysis.closeup import Closeup, closeup
 from onnx_inspect.analysis.comparison import Comparison, Pair, Suspect
+from onnx_inspect.comparing.measuring import Exchange
+from onnx_inspect.comparing.subjects import ModelSubject, Subject
 from onnx_inspect.graph.spatial import Spatial, spatial
-from onnx_inspect.measuring import Exchange
-from onnx_inspect.subjects import ModelSubject, Subject
 
 
 def closeups(found: Comparison, a: Subject, b: Subject) -> tuple[Closeup, ...]:

@@ -11,6 +11,8 @@ from onnx_inspect.analysis.checkpoints import Checkpoint
 from onnx_inspect.analysis.saliency import CamPanel, of_batch
 from onnx_inspect.analysis.strip import Strip, of_channel, of_panels, strongest_channel
 from onnx_inspect.cam._probe import Attribution
+from onnx_inspect.comparing.stream import opened, pieces
+from onnx_inspect.comparing.tracking import Read, common_names
 from onnx_inspect.engine import Engine
 from onnx_inspect.errors import LayerError, TargetError
 from onnx_inspect.forms import Maps, present
@@ -19,9 +21,7 @@ from onnx_inspect.graph.spatial import candidates, spatial
 from onnx_inspect.inputs.batch import Batch
 from onnx_inspect.methods import explain_all
 from onnx_inspect.scene import Scene, concrete_shapes
-from onnx_inspect.stream import opened, pieces
 from onnx_inspect.targets import EveryClass, GivenClasses, Target, parse
-from onnx_inspect.tracking import Read, common_names
 
 MOST = 4  # pictures that are followed
 Inputs = Callable[[Model], Batch]
