@@ -40,7 +40,8 @@ def test_slopes_of_a_box_are_those_of_its_score(family: str) -> None:
     outputs = {name: np.concatenate([a, a + 0.01 * rng.uniform(size=a.shape)]) for name, a in single.items()}
     layout = find({n: a[:1].shape for n, a in outputs.items()}, SIZE)
     places = WANTED + np.array([[0.01, -0.02, 0.03, 0.015], [-0.03, 0.01, -0.02, 0.02]])
-    fixed = FixedBox(("a", "b"), np.full(2, -1), (), layout, places, np.full(2, column), SIZE)
+    vectors = np.zeros((2, layout.decode([outputs[n] for n in layout.tensors], SIZE).scores.shape[2]))
+    fixed = FixedBox(("a", "b"), np.full(2, -1), (), layout, places, np.full(2, column), vectors, SIZE)
     of = np.arange(2)
     slopes = fixed.slopes(outputs, of)
     assert set(slopes) == set(layout.tensors)

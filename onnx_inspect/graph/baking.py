@@ -93,7 +93,7 @@ def bake(
     if "gradient" in needs:
         whole = gradient(model, [layer], scores, select=index)
     channels = _channels(whole, layer, form)
-    draft = Draft(Writer(whole), layer.output.name, form, "", channels, head=linear, squash=_squash(classifier))
+    draft = Draft(Writer(whole), layer.output.name, form, "", channels, head=linear)
     draft = replace(draft, maps=draft.canonical(layer.output.name))
     extra: list[TensorSpec] = []
     asked: list[TensorSpec] = []
@@ -148,12 +148,6 @@ def _channels(model: Model, layer: Layer, form: Spatial) -> int:
     if not isinstance(size, int):
         raise LayerError(f"nothing tells how many channels {layer.name!r} has: choose another layer")
     return size
-
-
-def _squash(classifier: Classifier | None) -> str:
-    if classifier is None:
-        return ""
-    return {"Softmax": "softmax", "LogSoftmax": "softmax", "Sigmoid": "sigmoid"}.get(classifier.squash, "softmax")
 
 
 def _with_class(

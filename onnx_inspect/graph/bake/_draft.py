@@ -41,8 +41,6 @@ class Draft:
         What follows the layer, where that is pooling and one linear layer.
     tail : Cut or None
         The model cut at the layer, its tail free to take any batch; None where nobody asked for it.
-    squash : str
-        ``softmax``, ``sigmoid``, or "" for what makes probabilities of scores.
     """
 
     writer: Writer
@@ -55,7 +53,6 @@ class Draft:
     gradient: str = ""
     head: LinearHead | None = None
     tail: Cut | None = None
-    squash: str = ""
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Add a node of one output and return the output's name."""
@@ -127,12 +124,6 @@ class Draft:
         classes = writer.op("Shape", self.scores, start=1)
         shape = writer.op("Concat", self.ints(-1, count), classes, axis=0)
         return self.op("Reshape", scores, shape)
-
-    def squashed(self, scores: str) -> str:
-        """Probabilities of scores along their last axis, where the model's scores are logits."""
-        if not self.squash:
-            return scores
-        return self.op("Sigmoid", scores) if self.squash == "sigmoid" else self.op("Softmax", scores, axis=-1)
 
     def of_class(self, scores: str) -> str:
         """Scores (N, count) of each sample's class, from scores (N, count, classes)."""
