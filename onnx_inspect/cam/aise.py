@@ -2,7 +2,8 @@
 
 For each of a few widths, DIRECT looks for the window k (a Gaussian with peak 1) with the largest
 ``s = f(x * k) - f(x * (1 - k))``: what the window keeps alive less what its absence leaves. All windows tried are
-summed, ``sum s k``, divided by the sum's maximum where that is positive, and added over the widths.
+summed, ``sum s k``, divided by the sum's largest magnitude and added over the widths (OpenVINO divides by the maximum,
+which is next to nothing where almost all gains are negative, and blows the map up).
 OpenVINO XAI's settings: 50 windows for each of 3 widths from 0.1 to 0.25 of the sides, epsilon 0.1, probabilities. It
 asks for one window at a time; here all inputs and widths, and all rectangles that a round divides, run together.
 
@@ -150,10 +151,10 @@ def _profiles(points: Floats, widths: Floats, size: tuple[int, ...]) -> tuple[Fl
 
 
 def _sum(points: Floats, gains: Floats, width: float, size: tuple[int, int]) -> Floats:
-    """All windows of one search, weighted by their gains, at most 1."""
+    """All windows of one search, weighted by their gains, in [-1, 1]."""
     down, across = _profiles(points, np.full(len(points), width), size)
     total = (down * gains[:, None]).T @ across
-    top = float(total.max())
+    top = float(np.abs(total).max())
     return np.asarray(total / top if top > 0 else total)
 
 
