@@ -178,7 +178,8 @@ def test_completeness_is_said_in_notes_json_and_under_the_picture(run: Any, tmp_
     )
     assert result.code == 0, result.err
     said = result.json["methods"]["integrated-gradients"]["inputs"][0]["completeness"]
-    maps = np.load(tmp_path / "maps.npz")
+    with np.load(tmp_path / "maps.npz") as saved:
+        maps = dict(saved)
     assert said["sum"] == pytest.approx(float(maps["integrated-gradients"].sum(dtype=np.float64)), rel=1e-5)
     assert said["gap"] == pytest.approx(said["change"] - said["sum"], abs=1e-9)
     assert abs(said["gap"]) < 0.05 * abs(said["change"])

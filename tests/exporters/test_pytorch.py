@@ -237,7 +237,7 @@ def test_the_file_is_valid_and_its_batch_open(exported: Exported) -> None:
 def test_the_file_says_what_made_it_and_nothing_of_the_machine(exported: Exported) -> None:
     model = read(exported.path)
     versions = json.loads(model.metadata["onnx_inspect.versions"])
-    assert model.metadata["onnx_inspect.comparing.framework"] == "pytorch"
+    assert model.metadata["onnx_inspect.framework"] == "pytorch"
     assert versions["pytorch"] == torch.__version__ and versions["onnx"] == onnx.__version__
     data = exported.path.read_bytes()
     assert str(Path(__file__).parent).encode() not in data and b"site-packages" not in data
