@@ -108,7 +108,8 @@ def test_pictures_and_texts_get_a_figure_of_the_target_that_was_asked_for(run: A
     assert picture.code == 0, picture.err
     assert picture.json["relevance"]["inputs"][0]["target"] == "8"
     assert any(path.endswith("digit_3-grad-rollout.png") for path in picture.json["figures"])
-    assert np.load(tmp_path / "a.npz")["relevance"].shape == (1, 65, 65)
+    with np.load(tmp_path / "a.npz") as saved:
+        assert saved["relevance"].shape == (1, 65, 65)
     text = run("attention", FIXTURES / "sentiment.onnx", "--text", "a warm film", "--grad-rollout", "-o", tmp_path)
     assert text.code == 0, text.err
     assert (tmp_path / "a_warm_film-grad-rollout.png").is_file()

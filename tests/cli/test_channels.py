@@ -31,7 +31,8 @@ def test_a_crop_is_the_piece_of_the_picture_that_alone_makes_its_value(run: Run,
     assert result.code == 0
     (layer,) = result.json["layers"]
     assert layer["receptive_field"] == [14, 14] and layer["channels_in_all"] == 16 and layer["by"] == "class"
-    pictures = np.load(data)["images"]
+    with np.load(data) as stored:
+        pictures = stored["images"]
     for one in layer["channels"][:4]:
         for crop in one["top"]:
             left, top, right, bottom = (round(n) for n in crop["box"])

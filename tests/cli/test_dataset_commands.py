@@ -114,7 +114,8 @@ def test_every_projection_separates_the_digits(run: Run, data: Path, tmp_path: P
     early, late = (layer["quality"] for layer in result.json["layers"].values())
     assert early["knn"] < 0.6 < 0.7 < late["knn"]
     assert early["silhouette"] < 0.05 < 0.15 < late["silhouette"]
-    assert np.load(tmp_path / "p.npz")["points"].shape == (450, dim)
+    with np.load(tmp_path / "p.npz") as saved:
+        assert saved["points"].shape == (450, dim)
     if method != "pca":
         assert late["knn"] > 0.97 and late["trustworthiness"] > 0.95
 
