@@ -162,7 +162,8 @@ class Sections:
 
     def _backward(self, by: str, tensor: str, kind: str, part: Callable[[], Model]) -> Engine:
         if (by, tensor, kind) not in self.backward:
-            self.backward[by, tensor, kind] = self.make_engine(part())
+            engine = self.backward[by, tensor, kind] = self.make_engine(part())
+            engine.spinning = False  # else its threads slow the next forward pass down
         return self.backward[by, tensor, kind]
 
     def _ranked(self, part: Model) -> Model:
