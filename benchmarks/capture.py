@@ -76,15 +76,15 @@ def measure(net: Model, samples: int, options: argparse.Namespace, folder: Path)
     np.save(folder / "fed.npy", arrays)
     pictures = np.random.default_rng(1).integers(0, 256, (samples, *shape[1:], 3), np.uint8)
     np.savez(folder / "pictures.npz", x=pictures)
-    files = folder / "files"
-    files.mkdir(exist_ok=True)
+    files = folder / f"files-{Path(net.source).stem}"
+    files.mkdir()
     for n, picture in enumerate(pictures):
         smooth = Image.fromarray(picture[::8, ::8]).resize(picture.shape[1::-1])  # noise makes no usual JPEG
         smooth.save(files / f"{n:05d}.jpg", quality=90)
     last = [layer.name for layer in net.layers if layer.op_type in ("Relu", "MaxPool", "Add")][-1]
     print(f"{Path(net.source).name}: {samples} samples of {shape}, layer {last} pooled, {options.threads} threads")
     forward = Engine(net, threads=options.threads)
-    for what, where in (("arrays as fed", "fed.npy"), ("uint8 .npz", "pictures.npz"), ("JPEG files", "files")):
+    for what, where in (("arrays as fed", "fed.npy"), ("uint8 .npz", "pictures.npz"), ("JPEG files", files.name)):
         made = planned(net, folder / where, last, options.threads)
         made.worker.engine.settle({net.inputs[0].name: arrays[:3]})
         out, name = folder / f"out-{Path(net.source).stem}-{where}", net.inputs[0].name
